@@ -1,0 +1,129 @@
+"""
+Threaded, synchronous WebSocket server and client, without an event loop.
+
+A server::
+
+    from syncws import serve
+
+    def echo(connection):
+        for message in connection:
+            connection.send(message)
+
+    with serve(echo, "localhost", 8765) as server:
+        server.serve_forever()
+
+A client::
+
+    from syncws import connect
+
+    with connect("ws://localhost:8765") as connection:
+        connection.send("Hello")
+        print(connection.recv())
+"""
+
+from .auth import basic_auth
+from .broadcast import BroadcastResult, broadcast
+from .client import ClientConnection, connect, unix_connect
+from .connection import Connection, Data, DataLike, PongWaiter
+from .exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    DuplicateParameter,
+    HeaderLineTooLong,
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidHeaderFormat,
+    InvalidHeaderValue,
+    InvalidMessage,
+    InvalidMethod,
+    InvalidOrigin,
+    InvalidParameterName,
+    InvalidParameterValue,
+    InvalidProtocol,
+    InvalidStatus,
+    InvalidUpgrade,
+    InvalidURI,
+    NegotiationError,
+    PayloadTooBig,
+    ProtocolError,
+    RequestLineTooLong,
+    SecurityError,
+    StatusLineTooLong,
+    TooManyHeaders,
+    WebSocketException,
+)
+from .frames import Frame
+from .handshake import SAME_HOST
+from .headers import Headers, MultipleValuesError
+from .http11 import Request, Response
+from .opcodes import Close, CloseCode, Opcode, State
+from .permessage_deflate import PerMessageDeflate
+from .server import (
+    RunningHandler,
+    Server,
+    ServerConnection,
+    ShutdownReport,
+    serve,
+    unix_serve,
+)
+from .version import __version__
+
+__all__ = [
+    "SAME_HOST",
+    "BroadcastResult",
+    "ClientConnection",
+    "Close",
+    "CloseCode",
+    "ConcurrencyError",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "Data",
+    "DataLike",
+    "DuplicateParameter",
+    "Frame",
+    "HeaderLineTooLong",
+    "Headers",
+    "InvalidHandshake",
+    "InvalidHeader",
+    "InvalidHeaderFormat",
+    "InvalidHeaderValue",
+    "InvalidMessage",
+    "InvalidMethod",
+    "InvalidOrigin",
+    "InvalidParameterName",
+    "InvalidParameterValue",
+    "InvalidProtocol",
+    "InvalidStatus",
+    "InvalidURI",
+    "InvalidUpgrade",
+    "MultipleValuesError",
+    "NegotiationError",
+    "Opcode",
+    "PayloadTooBig",
+    "PerMessageDeflate",
+    "PongWaiter",
+    "ProtocolError",
+    "Request",
+    "RequestLineTooLong",
+    "Response",
+    "RunningHandler",
+    "SecurityError",
+    "Server",
+    "ServerConnection",
+    "ShutdownReport",
+    "State",
+    "StatusLineTooLong",
+    "TooManyHeaders",
+    "WebSocketException",
+    "__version__",
+    "basic_auth",
+    "broadcast",
+    "connect",
+    "serve",
+    "unix_connect",
+    "unix_serve",
+]

@@ -1,0 +1,181 @@
+"""Messages from frames (RFC 6455 §5.4, §5.6, §8.1): assembly, limits, UTF-8, inflation."""
+
+from __future__ import annotations
+
+import codecs
+from typing import TYPE_CHECKING, Optional
+
+from .exceptions import PayloadTooBig, ProtocolError
+from .frames import FIN, OPCODE_BITS, RSV1
+from .opcodes import Opcode
+
+if TYPE_CHECKING:
+    from .permessage_deflate import DeflateCodec
+
+__all__ = ["Message", "MessageAssembler"]
+
+_WHOLE_TEXT = FIN | Opcode.TEXT
+_WHOLE_BINARY = FIN | Opcode.BINARY
+
+_Utf8Decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Message:
+    """
+    A received message, or with ``final`` false a fragment handed out before its end.
+
+    ``string`` is set where validating the UTF-8 gave it for free. It is not kept in
+    queues: a string may take four times the memory of the bytes it was made of.
+    """
+
+    __slots__ = ("data", "final", "string", "text")
+
+    def __init__(
+        self, text: bool, data: bytes, string: Optional[str] = None, final: bool = True
+    ) -> None:
+        self.text = text
+        self.data = data
+        self.string = string
+        self.final = final
+
+
+class MessageAssembler:
+    """
+    Puts pieces of data frames together to messages.
+
+    Sizes are checked against the limits when a frame is announced, before any of its
+    payload is kept; inflated data is checked step by step. UTF-8 is validated as it
+    arrives, inside a frame too. There is one buffer, whatever the number of fragments.
+
+    Args:
+        max_size: largest message, in bytes after inflation; ``None`` for no limit.
+        max_fragment: largest frame, in bytes on the wire; ``None`` for no limit.
+        codec: the agreed permessage-deflate, if any.
+    """
+
+    def __init__(
+        self,
+        max_size: Optional[int],
+        max_fragment: Optional[int] = None,
+        codec: Optional[DeflateCodec] = None,
+    ) -> None:
+        self.max_size = max_size
+        self.max_fragment = max_fragment
+        self.codec = codec
+        # Whether fragments are handed out at the end of each frame.
+        self.streaming = False
+        # Of the message being assembled; 0 between messages.
+        self._opcode = 0
+        self._compressed = False
+        self._size = 0
+        self._wire_size = 0
+        self._buffer = bytearray()
+        self._utf8: Optional[codecs.IncrementalDecoder] = None
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return bool(self._opcode)
+
+    def add(self, head: int, payload: bytes, length: int, end: bool) -> Optional[Message]:
+        """
+        Take a piece as :meth:`FrameDecoder.next` returns it; return a message that it completes.
+
+        Raises:
+            ProtocolError: wrong order of fragments (RFC 6455 §5.4), or broken compression.
+            PayloadTooBig: over a limit.
+            UnicodeDecodeError: not UTF-8 in a text message; positions count from its start.
+        """
+        if end and length >= 0 and not self._opcode:
+            if head == _WHOLE_TEXT:
+                self._check_frame(length)
+                return Message(True, payload, payload.decode())
+            if head == _WHOLE_BINARY:
+                self._check_frame(length)
+                return Message(False, payload)
+        if length >= 0:
+            self._begin_frame(head, length)
+        fin = bool(end and head & FIN)
+        self._keep(payload, fin)
+        if fin:
+            return self._finish()
+        if end and self.streaming:
+            return Message(self._opcode == Opcode.TEXT, self._take(), final=False)
+        return None
+
+    def _begin_frame(self, head: int, length: int) -> None:
+        if head & OPCODE_BITS == Opcode.CONT:
+            if not self._opcode:
+                raise ProtocolError("unexpected continuation frame")
+        else:
+            if self._opcode:
+                raise ProtocolError("expected a continuation frame")
+            self._begin_message(head)
+        self._check_frame(length)
+
+    def _begin_message(self, head: int) -> None:
+        self._opcode = head & OPCODE_BITS
+        self._compressed = self.codec is not None and bool(head & RSV1)
+        self._size = 0
+        self._wire_size = 0
+        self._utf8 = _Utf8Decoder() if self._opcode == Opcode.TEXT else None
+
+    def _check_frame(self, length: int) -> None:
+        """Check the announced length of a frame before any of its payload is kept."""
+        if self.max_fragment is not None and length > self.max_fragment:
+            raise PayloadTooBig(length, self.max_fragment)
+        if self.max_size is None:
+            return
+        if self._opcode and self._compressed:
+            # What counts is the inflated size, checked while inflating. Valid deflate data
+            # may be longer than what it stands for (by an eighth with fixed Huffman
+            # codes); beyond that it is empty blocks that only cost time.
+            self._wire_size += length
+            if self._wire_size > self.max_size + (self.max_size >> 3) + 1024:
+                raise PayloadTooBig(length, self.max_size, self._wire_size - length or None)
+        elif self._size_before() + length > self.max_size:
+            raise PayloadTooBig(length, self.max_size, self._size_before() or None)
+
+    def _size_before(self) -> int:
+        return self._size if self._opcode else 0
+
+    def _keep(self, payload: bytes, fin: bool) -> None:
+        if self._compressed:
+            payload = self._inflate(payload, fin)
+        if self._utf8 is not None:
+            self._validate(payload, fin)
+        self._size += len(payload)
+        self._buffer += payload
+
+    def _inflate(self, payload: bytes, fin: bool) -> bytes:
+        assert self.codec is not None
+        limit = None if self.max_size is None else self.max_size - self._size
+        try:
+            return self.codec.inflate(payload, fin, limit)
+        except PayloadTooBig:
+            assert self.max_size is not None
+            raise PayloadTooBig(None, self.max_size, self._size or None) from None
+
+    def _validate(self, payload: bytes, fin: bool) -> None:
+        assert self._utf8 is not None
+        pending = len(self._utf8.getstate()[0])
+        try:
+            self._utf8.decode(payload, fin)
+        except UnicodeDecodeError as exc:
+            before = self._size - pending
+            # Without the object: positions in the message would tell a wrong byte of the piece.
+            raise UnicodeDecodeError(
+                exc.encoding, b"", before + exc.start, before + exc.end, exc.reason
+            ) from None
+
+    def _take(self) -> bytes:
+        data = bytes(self._buffer)
+        self._buffer = bytearray()
+        return data
+
+    def _finish(self) -> Message:
+        message = Message(self._opcode == Opcode.TEXT, self._take())
+        self._opcode = 0
+        self._compressed = False
+        self._utf8 = None
+        return message

@@ -1,0 +1,356 @@
+"""
+What a connection does, without doing it: events in, frames out, and the closing state.
+
+The inbound half (:class:`Inbound`) and the outbound half (:class:`Outbound`) share nothing,
+so that each may be used by one thread at a time, independently of the other.
+:class:`Closing` belongs to the outbound half; it alone changes the closing state.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Optional, Union
+
+from .exceptions import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    PayloadTooBig,
+    ProtocolError,
+)
+from .frames import (
+    CONTROL,
+    FIN,
+    OPCODE_BITS,
+    RSV1,
+    RSV2,
+    RSV3,
+    Frame,
+    FrameDecoder,
+    encode_close,
+    encode_frame,
+    parse_close,
+)
+from .messages import Message, MessageAssembler
+from .opcodes import OK_CLOSE_CODES, Close, CloseCode, Opcode, State
+from .permessage_deflate import DeflateCodec
+
+__all__ = ["Closing", "Control", "Event", "Inbound", "Outbound", "Phase", "explain_failure"]
+
+
+class Control(NamedTuple):
+    """A received control frame (RFC 6455 §5.5); ``close`` is set for a Close frame."""
+
+    opcode: int
+    data: bytes
+    close: Optional[Close] = None
+
+
+Event = Union[Message, Control]
+
+# What a peer may do wrong: found while decoding, answered with a Close frame.
+PeerError = (ProtocolError, PayloadTooBig, UnicodeDecodeError)
+
+
+def explain_failure(exc: BaseException) -> Close:
+    """Code and reason of the Close frame that answers an error of the peer (RFC 6455 §7.4.1)."""
+    if isinstance(exc, ProtocolError):
+        return Close(CloseCode.PROTOCOL_ERROR, _short(str(exc)))
+    if isinstance(exc, UnicodeDecodeError):
+        return Close(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
+    if isinstance(exc, PayloadTooBig):
+        return Close(CloseCode.MESSAGE_TOO_BIG, str(exc))
+    return Close(CloseCode.INTERNAL_ERROR)
+
+
+def _short(reason: str) -> str:
+    """Cut a reason to what fits a Close frame: 123 bytes (RFC 6455 §5.5)."""
+    return reason.encode()[:123].decode(errors="ignore")
+
+
+def find_deflate(extensions: Sequence[Any]) -> Optional[DeflateCodec]:
+    """Pick permessage-deflate from what was negotiated."""
+    return next((ext for ext in extensions if isinstance(ext, DeflateCodec)), None)
+
+
+def _rsv_bits(extension: Any) -> int:
+    return (
+        (RSV1 if getattr(extension, "rsv1", False) else 0)
+        | (RSV2 if getattr(extension, "rsv2", False) else 0)
+        | (RSV3 if getattr(extension, "rsv3", False) else 0)
+    )
+
+
+class Inbound:
+    """
+    The inbound half: decodes frames, one event at a time.
+
+    Pull-based: input can hold thousands of messages or inflate a thousandfold, so
+    nothing is decoded before it is asked for.
+
+    Extensions other than permessage-deflate see whole frames, undone in reverse order of
+    negotiation, before a message is inflated.
+
+    Args:
+        masked: whether the peer is a client and masks.
+        max_size: largest message in bytes, ``None`` for no limit.
+        max_fragment: largest frame in bytes, ``None`` for no limit.
+        extensions: the negotiated ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        masked: bool,
+        max_size: Optional[int],
+        max_fragment: Optional[int] = None,
+        extensions: Sequence[Any] = (),
+    ) -> None:
+        codec = find_deflate(extensions)
+        self._others = [ext for ext in extensions if ext is not codec][::-1]
+        rsv_cont = 0
+        for extension in self._others:
+            rsv_cont |= _rsv_bits(extension)
+        self._decoder = FrameDecoder(masked, rsv_cont | (RSV1 if codec else 0), rsv_cont)
+        self.assembler = MessageAssembler(max_size, max_fragment, codec)
+        self._max_size = max_size
+        # Pieces of a frame that other extensions must see whole.
+        self._pieces: list[bytes] = []
+        self._frame_length = 0
+        # No event follows a Close frame or an error of the peer.
+        self.ended = False
+
+    def feed(self, data: bytes) -> None:
+        """Take input; to be called when ``next()`` returned ``None``."""
+        if not self.ended:
+            self._decoder.feed(data)
+
+    def next(self) -> Optional[Event]:
+        """
+        Return the next event; ``None`` when more input is needed, or after the last one.
+
+        Raises:
+            ProtocolError, PayloadTooBig, UnicodeDecodeError: the peer broke the rules;
+                there are no further events.
+        """
+        while not self.ended:
+            try:
+                piece = self._decoder.next()
+                if piece is None:
+                    return None
+                head, payload, length, end = piece
+                if head & CONTROL:
+                    return self._control(head, payload)
+                if self._others:
+                    event = self._extended(head, payload, length, end)
+                else:
+                    event = self.assembler.add(head, payload, length, end)
+            except PeerError:
+                self.end()
+                raise
+            if event is not None:
+                return event
+        return None
+
+    def end(self) -> None:
+        """Forget what is buffered: nothing further will be decoded."""
+        self.ended = True
+        self._decoder = FrameDecoder(False)
+        self.assembler = MessageAssembler(0)
+        self._pieces.clear()
+
+    def _control(self, head: int, payload: bytes) -> Control:
+        opcode = head & OPCODE_BITS
+        if opcode != Opcode.CLOSE:
+            return Control(opcode, payload)
+        close = parse_close(payload)
+        # RFC 6455 §5.5.1: no frame follows a Close frame; what comes is ignored.
+        self.end()
+        return Control(opcode, payload, close)
+
+    def _extended(self, head: int, payload: bytes, length: int, end: bool) -> Optional[Message]:
+        """Collect a whole frame and show it to the extensions before assembling it."""
+        if length >= 0:
+            self._frame_length = length
+            if self._max_size is not None and length > self._max_size:
+                raise PayloadTooBig(length, self._max_size)
+        self._pieces.append(payload)
+        if not end:
+            return None
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        frame = Frame.from_head(head, data)
+        for extension in self._others:
+            frame = extension.decode(frame, max_size=self._max_size)
+        left_over = (RSV2 | RSV3) | (0 if self.assembler.codec else RSV1)
+        if frame.head & left_over:
+            raise ProtocolError("reserved bits must be 0")
+        return self.assembler.add(frame.head, frame.data, len(frame.data), True)
+
+
+class Outbound:
+    """
+    The outbound half: encodes frames.
+
+    Args:
+        masked: whether this end is a client and masks (RFC 6455 §5.3).
+        extensions: the negotiated ones.
+        random: source of masking keys: called with 4, returns that many bytes.
+    """
+
+    def __init__(
+        self, *, masked: bool, extensions: Sequence[Any], random: Callable[[int], bytes]
+    ) -> None:
+        self.codec = find_deflate(extensions)
+        self._others = [ext for ext in extensions if ext is not self.codec]
+        self.masked = masked
+        self._random = random
+
+    @property
+    def shareable(self) -> bool:
+        """Whether a frame encoded here is as good for other connections of this kind."""
+        return not self.masked and not self._others
+
+    def encode(self, head: int, payload: bytes) -> tuple[bytes, bytes]:
+        """Encode a frame as header and payload. Touches no state: any thread may call it."""
+        if self._others and not head & CONTROL:
+            frame = Frame.from_head(head, payload)
+            for extension in self._others:
+                frame = extension.encode(frame)
+            head, payload = frame.head, frame.data
+        return encode_frame(head, payload, self._random(4) if self.masked else None)
+
+    def encode_deflated(self, head: int, payload: bytes) -> tuple[bytes, bytes]:
+        """
+        Compress and encode a frame.
+
+        One thread at a time, and frames must be sent in the order in which they were made
+        (RFC 7692 §7.2.1): the deflater refers to what it has seen before.
+        """
+        assert self.codec is not None
+        compressed = self.codec.deflate(payload, bool(head & FIN))
+        # RFC 7692 §6.1: RSV1 is set on the first frame of a message only.
+        first = RSV1 if head & OPCODE_BITS else 0
+        return self.encode(head | first, compressed)
+
+    def encode_close(self, close: Close) -> tuple[bytes, bytes]:
+        """Encode a Close frame; raises ``ProtocolError`` for what must not be sent."""
+        return self.encode(FIN | Opcode.CLOSE, encode_close(close))
+
+
+class Phase(enum.Enum):
+    """How far the connection is on its way from open to closed (RFC 6455 §7.1)."""
+
+    OPEN = "open"
+    SENT = "Close frame sent, the peer's not received"
+    EXCHANGED = "Close frames sent and received"
+    FAILED = "failed: an error Close frame sent, input ignored"
+    GONE = "TCP connection ended"
+
+
+class Step(enum.Enum):
+    """What changes the phase."""
+
+    SEND = "we send a Close frame"
+    RECEIVE = "a Close frame is received, and answered if none was sent"
+    FAIL = "we fail the connection"
+    EOF = "the TCP connection ends"
+
+
+# RFC 6455 §7.1.2 to §7.1.7. What is not in the table changes nothing.
+TRANSITIONS = {
+    (Phase.OPEN, Step.SEND): Phase.SENT,
+    (Phase.OPEN, Step.RECEIVE): Phase.EXCHANGED,
+    (Phase.OPEN, Step.FAIL): Phase.FAILED,
+    (Phase.OPEN, Step.EOF): Phase.GONE,
+    (Phase.SENT, Step.RECEIVE): Phase.EXCHANGED,
+    (Phase.SENT, Step.FAIL): Phase.FAILED,
+    (Phase.SENT, Step.EOF): Phase.GONE,
+    (Phase.EXCHANGED, Step.EOF): Phase.GONE,
+    (Phase.FAILED, Step.EOF): Phase.GONE,
+}
+
+# After these, no message can be received and none sent.
+OVER = frozenset({Phase.EXCHANGED, Phase.FAILED, Phase.GONE})
+
+_STATES = {
+    Phase.OPEN: State.OPEN,
+    Phase.SENT: State.CLOSING,
+    Phase.EXCHANGED: State.CLOSED,
+    Phase.FAILED: State.CLOSED,
+    Phase.GONE: State.CLOSED,
+}
+
+
+class Closing:
+    """
+    The closing state: the phase, the Close frames of both ends, and their order.
+
+    Written under the outbound lock. ``phase`` and ``over`` may be read without it: they
+    only move forward.
+    """
+
+    __slots__ = ("over", "phase", "rcvd", "rcvd_then_sent", "sent")
+
+    def __init__(self) -> None:
+        self.phase = Phase.OPEN
+        self.over = False
+        self.rcvd: Optional[Close] = None
+        self.sent: Optional[Close] = None
+        self.rcvd_then_sent: Optional[bool] = None
+
+    @property
+    def state(self) -> State:
+        """The phase in the terms of RFC 6455; CLOSED once no message can pass."""
+        return _STATES[self.phase]
+
+    def send(self, close: Close) -> bool:
+        """We start the closing handshake; tell whether a Close frame is to be sent."""
+        if not self._advance(Step.SEND):
+            return False
+        self.sent = close
+        return True
+
+    def receive(self, close: Close) -> Optional[Close]:
+        """A Close frame was received; return the Close to answer with, if one is due."""
+        unanswered = self.sent is None
+        if not self._advance(Step.RECEIVE):
+            return None
+        self.rcvd = close
+        self.rcvd_then_sent = unanswered
+        if not unanswered:
+            return None
+        # RFC 6455 §5.5.1: an endpoint typically echoes the status code it received.
+        self.sent = close
+        return close
+
+    def fail(self, close: Close) -> bool:
+        """We fail the connection (§7.1.7); tell whether a Close frame is to be sent."""
+        unsent = self.sent is None
+        if not self._advance(Step.FAIL) or not unsent:
+            return False
+        self.sent = close
+        return True
+
+    def eof(self) -> None:
+        """The TCP connection ended (§7.1.4)."""
+        self._advance(Step.EOF)
+
+    def _advance(self, step: Step) -> bool:
+        phase = TRANSITIONS.get((self.phase, step))
+        if phase is None:
+            return False
+        self.phase = phase
+        self.over = phase in OVER
+        return True
+
+    def exception(self, cause: Optional[BaseException]) -> ConnectionClosed:
+        """Build the exception for calls on the closed connection."""
+        closes = (self.rcvd, self.sent)
+        if all(close is not None and close.code in OK_CLOSE_CODES for close in closes):
+            exc: ConnectionClosed = ConnectionClosedOK(*closes, self.rcvd_then_sent)
+        else:
+            exc = ConnectionClosedError(*closes, self.rcvd_then_sent)
+        exc.__cause__ = cause
+        return exc

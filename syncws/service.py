@@ -1,0 +1,217 @@
+"""
+The service thread: one for the process, for what must happen while the application is busy.
+
+It starts with the first open connection, ends when there is none, and never runs
+user code nor waits for a peer. Every tick it looks at each connection; between ticks
+it waits for the sockets of those connections that need it.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from typing import Any, Optional, Protocol
+
+__all__ = ["READ", "WRITE", "Service", "service"]
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+TICK = 0.1  # seconds
+# Ticks without a connection after which the thread ends: connecting again soon is common.
+IDLE_TICKS = 2
+
+logger = logging.getLogger("syncws.service")
+
+
+class Serviced(Protocol):
+    """What the service thread knows of a connection."""
+
+    watched: int
+    """Events watched for it, READ and WRITE; written by the service thread alone."""
+
+    def fileno(self) -> int: ...
+
+    def idle(self, now: float) -> bool:
+        """Tell cheaply that a tick has nothing to do."""
+
+    def attend(self, now: float) -> int:
+        """Do what can be done without waiting; return the events to watch."""
+
+    def settle(self, watch: int) -> int:
+        """Agree to a change of what is watched; returns what may be watched."""
+
+    def break_off(self, exc: BaseException) -> None:
+        """End the connection after an internal error."""
+
+
+class Service:
+    """
+    The service thread and its queue of requests.
+
+    Thread safety: ``add``, ``discard`` and ``request`` may be called from any thread;
+    ``request`` takes no lock and may be called from a signal handler too.
+    """
+
+    def __init__(self) -> None:
+        # Guards the thread's start and end. Takes no other lock.
+        self._lock = threading.Lock()
+        self._thread: Optional[threading.Thread] = None
+        self._waker: Optional[socket.socket] = None
+        # Changed by single, atomic operations.
+        self._connections: set[Any] = set()
+        self._requests: collections.deque[Any] = collections.deque()
+
+    def add(self, connection: Serviced) -> None:
+        """Look after an open connection; raises ``RuntimeError`` if no thread can be started."""
+        with self._lock:
+            if self._thread is None:
+                self._start()
+            self._connections.add(connection)
+
+    def discard(self, connection: Serviced) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+
+    def request(self, connection: Serviced) -> None:
+        """Have a connection attended to at once."""
+        self._requests.append(connection)
+        waker = self._waker
+        if waker is not None:
+            # Full: it will wake anyway. Closed: nobody is left to attend to.
+            with contextlib.suppress(OSError):
+                waker.send(b"\0")
+
+    def join(self, timeout: Optional[float]) -> bool:
+        """Wait for the thread to end, which it does when no connection is left."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+        return self._thread is None
+
+    def forget(self) -> None:
+        """Start afresh in a forked child, which has none of the parent's threads."""
+        waker = self._waker
+        self.__init__()  # type: ignore[misc] # a fresh object in the place that others refer to
+        if waker is not None:
+            waker.close()
+
+    def _start(self) -> None:
+        receiver, waker = socket.socketpair()
+        receiver.setblocking(False)
+        waker.setblocking(False)
+        loop = _Loop(self, receiver)
+        thread = threading.Thread(target=loop.run, name="syncws-service", daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            receiver.close()
+            waker.close()
+            loop.selector.close()
+            raise
+        self._waker = waker
+        self._thread = thread
+
+    def snapshot(self) -> list[Any]:
+        """The connections, as they are."""
+        return list(self._connections)
+
+    def next_request(self) -> Any:
+        """The connection that asked first, or ``None``."""
+        try:
+            return self._requests.popleft()
+        except IndexError:
+            return None
+
+    def end_if_idle(self) -> bool:
+        """Let the thread end if no connection is left."""
+        with self._lock:
+            if self._connections:
+                return False
+            self._thread = None
+            if self._waker is not None:
+                self._waker.close()
+                self._waker = None
+            return True
+
+
+class _Loop:
+    """One run of the service thread. All of it belongs to that thread."""
+
+    def __init__(self, owner: Service, receiver: socket.socket) -> None:
+        self.owner = owner
+        self.receiver = receiver
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(receiver, READ)
+
+    def run(self) -> None:
+        try:
+            self._run()
+        finally:
+            self.selector.close()
+            self.receiver.close()
+
+    def _run(self) -> None:
+        idle_ticks = 0
+        next_tick = time.monotonic() + TICK
+        while True:
+            self._wait(next_tick - time.monotonic())
+            while (connection := self.owner.next_request()) is not None:
+                self._attend(connection)
+            now = time.monotonic()
+            if now < next_tick:
+                continue
+            next_tick = now + TICK
+            connections = self.owner.snapshot()
+            for connection in connections:
+                if not connection.idle(now):
+                    self._attend(connection)
+            idle_ticks = 0 if connections else idle_ticks + 1
+            if idle_ticks >= IDLE_TICKS and self.owner.end_if_idle():
+                return
+
+    def _wait(self, timeout: float) -> None:
+        for key, _ in self.selector.select(max(0.0, timeout)):
+            if key.fileobj is self.receiver:
+                with contextlib.suppress(BlockingIOError):
+                    self.receiver.recv(4096)
+            else:
+                self._attend(key.data)
+
+    def _attend(self, connection: Any) -> None:
+        try:
+            wanted = connection.attend(time.monotonic())
+            if wanted != connection.watched:
+                self._watch(connection, wanted)
+        except Exception as exc:
+            # A bug of ours; it costs the connection concerned, not the others.
+            logger.error("unexpected internal error", exc_info=True)
+            connection.break_off(exc)
+            self._watch(connection, 0)
+
+    def _watch(self, connection: Any, wanted: int) -> None:
+        watched = connection.watched
+        if not wanted:
+            if watched:
+                self.selector.unregister(connection)
+            connection.settle(0)
+            return
+        wanted = connection.settle(wanted)
+        if not wanted:
+            return
+        if watched:
+            self.selector.modify(connection, wanted, connection)
+        else:
+            self.selector.register(connection, wanted, connection)
+
+
+service = Service()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=service.forget)
