@@ -24,7 +24,7 @@ A client::
 from .auth import basic_auth
 from .broadcast import BroadcastResult, broadcast
 from .client import ClientConnection, connect, unix_connect
-from .connection import Connection, Data, DataLike, PongWaiter
+from .connection import Connection
 from .exceptions import (
     ConcurrencyError,
     ConnectionClosed,
@@ -60,14 +60,15 @@ from .headers import Headers, MultipleValuesError
 from .http11 import Request, Response
 from .opcodes import Close, CloseCode, Opcode, State
 from .permessage_deflate import PerMessageDeflate
+from .sending import Data, DataLike, PongWaiter
 from .server import (
     RunningHandler,
     Server,
-    ServerConnection,
     ShutdownReport,
     serve,
     unix_serve,
 )
+from .server_connection import ServerConnection
 from .version import __version__
 
 __all__ = [

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, Optional
 
-from .connection import BytesLike, Connection, DataLike, Offer, SharedMessage
+from .connection import Connection
 from .exceptions import ConnectionClosed
 from .opcodes import Close, CloseCode, Opcode
+from .sending import BytesLike, DataLike, Offer, SharedMessage
 
 __all__ = ["BroadcastResult", "broadcast"]
 

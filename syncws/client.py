@@ -10,12 +10,13 @@ import ssl as ssl_module
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
-from .connection import Connection, LoggerLike
+from .connection import Connection
 from .deadline import Deadline
 from .handshake import ClientHandshake
 from .headers import HeadersLike
 from .http11 import Response, ResponseParser
 from .options import Compression, MaxSize, Options, choose_extensions, make_options
+from .sending import LoggerLike
 from .transport import PORTABLE_IO, TLSTransport, Transport
 from .uri import WebSocketURI, parse_uri
 from .version import __version__

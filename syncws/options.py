@@ -69,7 +69,7 @@ def choose_extensions(
     Put permessage-deflate, if wanted, before other extensions.
 
     Raises:
-        ValueError: ``compression`` is not one of ``"deflate"``, ``None`` and a ``PerMessageDeflate``.
+        ValueError: ``compression`` is none of ``"deflate"``, ``None`` and ``PerMessageDeflate``.
     """
     others = tuple(extensions or ())
     if compression is None:

@@ -79,7 +79,7 @@ class Service:
         """Forget a connection."""
         self._connections.discard(connection)
 
-    def request(self, connection: Serviced) -> None:
+    def request(self, connection: object) -> None:
         """Have a connection attended to at once."""
         self._requests.append(connection)
         waker = self._waker

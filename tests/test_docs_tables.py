@@ -36,9 +36,11 @@ def named_tests(document):
 def test_every_test_that_a_table_names_exists(document):
     named = set(named_tests(document))
     known = {file: functions(TESTS / file) for file, function in named}
-    missing = sorted(f"{file}::{function}" for file, function in named - {
-        (file, function) for file, names in known.items() for function in names
-    })
+    missing = sorted(
+        f"{file}::{function}"
+        for file, function in named
+        - {(file, function) for file, names in known.items() for function in names}
+    )
     assert not missing
     assert named
 

@@ -69,7 +69,10 @@ TEXTS = [
         "http://localhost isn't a valid URI: scheme isn't ws or wss",
     ),
     (InvalidHandshake("went wrong"), "went wrong"),
-    (InvalidMessage("did not receive a valid HTTP request"), "did not receive a valid HTTP request"),
+    (
+        InvalidMessage("did not receive a valid HTTP request"),
+        "did not receive a valid HTTP request",
+    ),
     (SecurityError("over a limit"), "over a limit"),
     (RequestLineTooLong("line too long"), "line too long"),
     (StatusLineTooLong("line too long"), "line too long"),

@@ -15,8 +15,8 @@ LAYERS = [
     ["version", "exceptions", "opcodes", "deadline"],
     ["masking", "frames", "headers", "http11", "uri"],
     ["permessage_deflate", "handshake", "messages", "protocol", "options"],
-    ["transport", "queues", "service", "connection"],
-    ["broadcast", "auth", "acceptor", "server", "client", "demo", "cli"],
+    ["transport", "queues", "service", "sending", "receiving", "connection"],
+    ["broadcast", "auth", "acceptor", "server_connection", "server", "client", "demo", "cli"],
     ["__init__", "__main__"],
 ]
 ORDER = [module for layer in LAYERS for module in layer]

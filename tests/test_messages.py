@@ -176,7 +176,7 @@ def test_many_tiny_fragments_take_linear_memory_and_one_buffer():
     assert message.data == b"x" * count
 
 
-def test_million_empty_fragments_take_no_memory():
+def test_million_empty_fragments_make_one_empty_message():
     count = 1_000_000
     data = frame(BINARY) + frame(CONT) * (count - 2) + frame(FIN)
     (message,) = messages(MessageAssembler(MIB), [data])
@@ -222,10 +222,11 @@ def test_error_in_a_fragment_is_found_before_the_message_ends():
     assert exc.start == 5
 
 
-def test_surrogate_is_refused_at_its_second_byte():
-    chunks = [frame_header(FIN | TEXT, 3), b"\xed", b"\xa0"]
+@pytest.mark.parametrize("start", [b"\xed\xa0\x80", b"\xf4\x90", b"\xe0\x80", b"\xc0", b"\xf8"])
+def test_error_inside_a_character_is_found_before_the_next_one(start):
+    chunks = [frame_header(FIN | TEXT, 1000), b"Hello", *byte_by_byte(start)]
     exc = refusal(MessageAssembler(None), chunks, UnicodeDecodeError)
-    assert exc.start == 0
+    assert exc.start == 5
 
 
 def test_binary_is_not_validated():
@@ -262,7 +263,12 @@ def test_message_up_to_max_size_is_accepted_however_the_input_is_cut(size):
 
 TOO_BIG = [
     ([11], 11, None, "frame with 11 bytes exceeds limit of 10 bytes"),
-    ([2**63 - 1], 2**63 - 1, None, "frame with 9223372036854775807 bytes exceeds limit of 10 bytes"),
+    (
+        [2**63 - 1],
+        2**63 - 1,
+        None,
+        "frame with 9223372036854775807 bytes exceeds limit of 10 bytes",
+    ),
     ([10, 1], 1, 10, "frame with 1 bytes after reading 10 bytes exceeds limit of 10 bytes"),
     ([4, 5, 2], 2, 9, "frame with 2 bytes after reading 9 bytes exceeds limit of 10 bytes"),
     ([0, 11], 11, None, "frame with 11 bytes exceeds limit of 10 bytes"),
@@ -357,7 +363,11 @@ def test_inflated_size_has_no_limit_with_max_size_none():
     ("parts", "current_size", "text"),
     [
         ([b"x" * 1001], None, "frame exceeds limit of 1000 bytes"),
-        ([b"x" * 900, b"x" * 101], 900, "frame after reading 900 bytes exceeds limit of 1000 bytes"),
+        (
+            [b"x" * 900, b"x" * 101],
+            900,
+            "frame after reading 900 bytes exceeds limit of 1000 bytes",
+        ),
     ],
 )
 def test_message_that_inflates_over_max_size_is_refused(parts, current_size, text):

@@ -1,0 +1,397 @@
+"""
+The receiving half of a connection: the reader role, and what is done under it.
+
+Who holds what: see :mod:`syncws.connection`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any, Literal, Optional, overload
+
+from .deadline import Deadline
+from .exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
+from .frames import FIN
+from .messages import Message
+from .opcodes import Close, CloseCode, Opcode
+from .options import Options
+from .protocol import Control, Inbound, PeerError, Phase, explain_failure
+from .queues import Inbox, OutFrame
+from .sending import Data, LoggerLike, Sending
+from .transport import Transport
+
+__all__ = ["Receiving"]
+
+# Input thrown away after the closing handshake, until the peer stops sending (RFC 6455 §7.1.1).
+DRAIN_LIMIT = 64 * 1024 * 1024  # bytes
+
+# How long a thread waits for another to leave a transport that was aborted.
+LEAVE_TIMEOUT = 1.0  # seconds
+
+
+class Receiving(Sending):
+    """
+    What a connection is made of as far as receiving goes. Not for use by itself.
+
+    Thread safety: as for :class:`Connection`.
+    """
+
+    def __init__(self, transport: Transport, options: Options, logger: LoggerLike) -> None:
+        super().__init__(transport, options, logger)
+        # Guarded by _reader, the reader role.
+        self._reader = threading.Lock()
+        self._inbound = Inbound(masked=not self.is_client, max_size=0)
+        self._inbox = Inbox(options.max_queue, options.max_queue_bytes)
+        self._received: list[bytes] = []  # read, not yet fed to the decoder
+        self._torn = False  # an exception hit the decoder half-way
+        self._peer_error: Optional[Exception] = None  # found, not yet answered
+        self._control: Optional[Control] = None  # received, not yet handled
+        self._discarded = 0
+        self._streaming = False
+        # Written under the role, read by the service thread.
+        self._reads = 0
+        self._takes = 0
+        self._received_messages = 0
+        self._received_bytes = 0
+        # Guarded by _outbound_lock.
+        self._gone: Optional[threading.Event] = None
+
+    def __iter__(self) -> Iterator[Data]:
+        with contextlib.suppress(ConnectionClosedOK):
+            while True:
+                yield self.recv()
+
+    @overload
+    def recv(self, timeout: Optional[float], decode: Literal[True]) -> str: ...
+    @overload
+    def recv(self, timeout: Optional[float], decode: Literal[False]) -> bytes: ...
+    @overload
+    def recv(self, timeout: Optional[float] = None, *, decode: Literal[True]) -> str: ...
+    @overload
+    def recv(self, timeout: Optional[float] = None, *, decode: Literal[False]) -> bytes: ...
+    @overload
+    def recv(self, timeout: Optional[float] = None, decode: Optional[bool] = None) -> Data: ...
+    def recv(self, timeout: Optional[float] = None, decode: Optional[bool] = None) -> Data:
+        """
+        Receive the next message; blocks until there is one.
+
+        Any number of threads may call it; each message goes to exactly one of them.
+        Messages that arrived before the connection was closed are still returned after it.
+
+        Args:
+            timeout: seconds to wait at most; 0 returns only what is already there;
+                ``None`` waits until a message arrives or the connection ends.
+            decode: ``False`` to get text as UTF-8 bytes too, ``True`` to get binary
+                messages as strings too; default: ``str`` for text, ``bytes`` for binary.
+
+        Raises:
+            ConnectionClosed: the connection is closed; it says who closed it, and why.
+            TimeoutError: no message came in time.
+            ConcurrencyError: a ``recv_streaming()`` has not been consumed to its end.
+        """
+        message: Optional[Message] = None
+        try:
+            if timeout is None:
+                with self._reader:
+                    message = self._receive(None)
+            else:
+                message = self._receive_within(timeout)
+            data = message.data
+            if message.text if decode is None else decode:
+                string = message.string
+                return data.decode() if string is None else string
+            return data
+        except UnicodeDecodeError as exc:
+            raise self._refuse_text(exc) from exc
+        except BaseException:
+            if message is not None:
+                self._put_back(message)
+            raise
+        finally:
+            self._takes += 1
+            if self.is_gone:
+                self._release()
+
+    def recv_streaming(self, decode: Optional[bool] = None) -> Iterator[Data]:
+        """
+        Receive the next message in parts, one for each fragment as it arrives.
+
+        Fragments that had arrived before are joined: their boundaries have no
+        meaning (RFC 6455 §5.4). The iterator must be consumed to its end; otherwise all
+        later calls raise :exc:`ConcurrencyError`.
+
+        Args:
+            decode: as for :meth:`recv`.
+
+        Raises:
+            ConnectionClosed: the connection is closed, perhaps within the message.
+            ConcurrencyError: another ``recv_streaming()`` is under way.
+        """
+        with self._reader:
+            self._check_streaming("recv_streaming")
+            self._streaming = True
+        utf8 = codecs.getincrementaldecoder("utf-8")()
+        while True:
+            message = self._receive_part()
+            if message.text if decode is None else decode:
+                try:
+                    yield utf8.decode(message.data, message.final)
+                except UnicodeDecodeError as exc:
+                    raise self._refuse_text(exc) from exc
+            else:
+                yield message.data
+            if message.final:
+                self._streaming = False
+                return
+
+    def _receive_part(self) -> Message:
+        try:
+            with self._reader:
+                if not self._inbox.count:
+                    self._inbound.assembler.streaming = True
+                return self._receive(None, streaming=True)
+        except BaseException:
+            self._streaming = False
+            raise
+        finally:
+            self._takes += 1
+            if self.is_gone:
+                self._release()
+
+    def _receive_within(self, timeout: float) -> Message:
+        deadline = Deadline(max(0.0, timeout))
+        late = TimeoutError(f"timed out in {timeout:.1f}s")
+        if not self._reader.acquire(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX)):
+            raise late
+        try:
+            return self._receive(deadline)
+        except _OutOfTime:
+            raise late from None
+        finally:
+            self._reader.release()
+
+    def _check_streaming(self, caller: str) -> None:
+        if self._streaming:
+            raise ConcurrencyError(
+                f"cannot call {caller} while another thread is already running recv_streaming"
+            )
+
+    def _receive(self, deadline: Optional[Deadline], streaming: bool = False) -> Message:
+        """Return the next message, reading as needed. Reader role."""
+        if self._streaming is not streaming:
+            self._check_streaming("recv")
+        while True:
+            if self._inbox.count:
+                return self._inbox.get()
+            message = self._decode()
+            if message is not None:
+                return message
+            if self._closing.over:
+                raise self._closed()
+            self._read(deadline)
+
+    def _put_back(self, message: Message) -> None:
+        """Keep a message that an exception (Ctrl-C) kept from being returned."""
+        with self._reader:
+            self._inbox.put_first(message)
+
+    def _refuse_text(self, exc: UnicodeDecodeError) -> ConnectionClosed:
+        """The application wanted text and got something else."""
+        self._fail(explain_failure(exc), exc)
+        return self._closed()
+
+    # Reading and decoding, under the reader role
+
+    def _read(self, deadline: Optional[Deadline]) -> None:
+        """Wait for input and feed it to the decoder. Reader role."""
+        transport = self._transport
+        try:
+            if not self._received:
+                if deadline is None:
+                    transport.read(self._received, self.options.read_limit)
+                elif not transport.read_nowait(self._received, self.options.read_limit):
+                    if not transport.wait_readable(deadline.remaining()):
+                        raise _OutOfTime
+                    return
+        except OSError as exc:
+            self._eof(exc)
+            return
+        self._feed()
+
+    def _read_now(self) -> bool:
+        """Feed what has arrived to the decoder; false if nothing has. Reader role."""
+        try:
+            if not self._received and not self._transport.read_nowait(
+                self._received, self.options.read_limit
+            ):
+                return False
+        except OSError as exc:
+            self._eof(exc)
+            return True
+        self._feed()
+        return True
+
+    def _feed(self) -> None:
+        received = self._received
+        data = received[0] if len(received) == 1 else b"".join(received)
+        if not data:
+            self._eof(None)
+            return
+        end = not received[-1]
+        self._torn = True
+        self._inbound.feed(data)
+        # The end of input is for the next time: what came before must be decoded first.
+        received[:] = [b""] if end else []
+        self._torn = False
+        self._reads += 1
+        self._received_bytes += len(data)
+
+    def _decode(self, busy: bool = False) -> Optional[Message]:
+        """
+        Decode up to the next message, handling control frames. Reader role.
+
+        Args:
+            busy: messages before this one still wait for the application; an error of the
+                peer is then kept until they have been delivered and answered.
+        """
+        while self._peer_error is None:
+            event = self._control
+            if event is None:
+                if self._torn:
+                    self._fail(Close(CloseCode.INTERNAL_ERROR, "interrupted"), None)
+                    return None
+                self._torn = True
+                try:
+                    decoded = self._inbound.next()
+                except PeerError as exc:
+                    self._peer_error = exc
+                    self._torn = False
+                    break
+                self._torn = False
+                if decoded is None:
+                    return None
+                if isinstance(decoded, Message):
+                    self._received_messages += 1
+                    return decoded
+                self._control = event = decoded
+            self._handle(event)
+            self._control = None
+        if not busy and not self._closing.over:
+            self._fail(explain_failure(self._peer_error), self._peer_error)
+        return None
+
+    def _handle(self, control: Control) -> None:
+        """Answer a control frame (RFC 6455 §5.5). Reader role."""
+        if control.close is not None:
+            self._answer_close(control.close)
+        elif control.opcode == Opcode.PONG:
+            self._acknowledge(control.data)
+        elif self._closing.phase is Phase.OPEN:
+            frame = OutFrame(self._outbound.encode(FIN | Opcode.PONG, control.data))
+            self._outbox.pong.append(frame)
+            self._push()
+
+    # The end, under the reader role
+
+    def _eof(self, exc: Optional[BaseException]) -> None:
+        """The TCP connection ended (RFC 6455 §7.1.4). Reader role, or nobody else inside."""
+        with self._outbound_lock:
+            if not self._closing.over:
+                self._cause = self._cause or self._broken or exc
+            self._closing.eof()
+            self._outbox.clear()
+            for waiter in self._pings.values():
+                waiter.end()
+            self._pings.clear()
+            if self._gone is not None:
+                self._gone.set()
+        self._inbound.end()
+        # Writers must not wait for a transport that nobody reads any more.
+        self._transport.abort()
+
+    def _read_to_end(self, deadline: Deadline, done: Any) -> None:
+        """Advance the closing handshake. Reader role."""
+        while not done():
+            if not self._closing.over:
+                message = self._decode()
+                if message is not None:
+                    # RFC 6455 §1.4: what comes after our Close frame may be discarded.
+                    if self._inbox.has_room():
+                        self._inbox.put(message)
+                    continue
+                if self._closing.over or self._read_now():
+                    continue
+            elif self._discard():
+                continue
+            if not self._transport.wait_readable(deadline.remaining()):
+                return
+
+    def _discard(self) -> bool:
+        """Throw away what comes after the closing handshake. Reader role."""
+        try:
+            size = self._transport.discard(self.options.read_limit)
+        except OSError:
+            size = 0
+        if size is None:
+            return False
+        self._discarded += size
+        if not size or self._discarded > DRAIN_LIMIT:
+            self._eof(None)
+        return True
+
+    # Reading by threads that are not in recv()
+
+    def _read_until(self, done: Any) -> None:
+        """Read, dropping what the inbox can't take, until ``done()`` or the closing deadline."""
+        deadline = _deadline_at(self._close_by)
+        while not done():
+            remaining = deadline.remaining()
+            if remaining == 0 or not self._reader.acquire(
+                timeout=-1 if remaining is None else remaining
+            ):
+                return
+            try:
+                self._read_to_end(deadline, done)
+            finally:
+                self._reader.release()
+
+    def _collect(self) -> None:
+        """Read what had arrived before the transport was broken off, such as a Close frame."""
+        if not self._reader.acquire(timeout=LEAVE_TIMEOUT):
+            return
+        try:
+            while not self.is_gone and self._inbox.has_room():
+                if self._closing.over:
+                    if not self._discard():
+                        return
+                    continue
+                message = self._decode(busy=True)
+                if message is not None:
+                    self._inbox.put(message)
+                elif self._peer_error is not None or not (self._closing.over or self._read_now()):
+                    return
+        finally:
+            self._reader.release()
+
+    def _why_closed(self) -> ConnectionClosed:
+        """Find out how the connection ended, for a thread that can't send. Not in recv()."""
+        if self._broken is not None:
+            self._collect()
+        elif not self._closing.over:
+            self._read_until(lambda: self._closing.over)
+        if self.is_gone:
+            self._release()
+        return self._closed()
+
+
+class _OutOfTime(Exception):
+    """A deadline expired while waiting for input."""
+
+
+def _deadline_at(moment: Optional[float]) -> Deadline:
+    deadline = Deadline(None)
+    deadline.at = moment
+    return deadline

@@ -1,0 +1,581 @@
+"""
+The sending half of a connection: messages, pings, Close frames, and who writes them to the socket.
+
+Who holds what: see :mod:`syncws.connection`.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Callable, Optional, Union
+
+from .deadline import Deadline
+from .exceptions import ConcurrencyError, ConnectionClosed
+from .frames import FIN, RSV1
+from .opcodes import Close, CloseCode, Opcode
+from .options import Options
+from .permessage_deflate import DeflateCodec
+from .protocol import Closing, Outbound, Phase
+from .queues import Outbox, OutFrame
+from .service import service
+from .transport import SLICE, Transport
+
+__all__ = ["Data", "DataLike", "LoggerLike", "Offer", "PongWaiter", "Sending", "SharedMessage"]
+
+Data = Union[str, bytes]
+BytesLike = (bytes, bytearray, memoryview)
+DataLike = Union[str, bytes, bytearray, memoryview]
+LoggerLike = Union[logging.Logger, "logging.LoggerAdapter[Any]"]
+
+
+class PongWaiter(threading.Event):
+    """
+    The answer to a ping: an event that is set when the pong arrives.
+
+    :meth:`wait` also returns when the connection ends: false, since no pong
+    came, unless the ping was sent with ``ack_on_close=True``.
+    """
+
+    def __init__(self, ack_on_close: bool = False) -> None:
+        super().__init__()
+        self._ack_on_close = ack_on_close
+        self._ended = False
+        self.sent_at = time.monotonic()
+
+    def end(self) -> None:
+        """The connection ended without the pong."""
+        self._ended = not self._ack_on_close
+        super().set()
+
+    def is_set(self) -> bool:
+        """Tell whether the pong arrived."""
+        return super().is_set() and not self._ended
+
+    def wait(self, timeout: Optional[float] = None) -> bool:
+        """Wait for the pong, ``timeout`` seconds at most; tell whether it arrived."""
+        return super().wait(timeout) and not self._ended
+
+
+class Offer(enum.Enum):
+    """What became of a message offered to a connection without waiting."""
+
+    SENT = "sent"
+    QUEUED = "queued"
+    FULL = "no room in the outbox"
+    BUSY = "sending a fragmented message"
+    CLOSED = "closed"
+
+
+class SharedMessage:
+    """
+    A message for many connections, encoded once for each kind of them.
+
+    Thread safety: for one thread.
+    """
+
+    def __init__(self, opcode: int, data: bytes) -> None:
+        self.head = FIN | opcode
+        self.data = data
+        self._encoded: dict[Any, tuple[bytes, bytes]] = {}
+
+    def encode(self, outbound: Outbound, codec: Optional[DeflateCodec]) -> tuple[bytes, bytes]:
+        """Header and payload for a connection, compressed in a context of their own or not."""
+        key = None if codec is None else codec.deflate_key
+        if not outbound.shareable:
+            return self._make(outbound, codec)
+        if key not in self._encoded:
+            self._encoded[key] = self._make(outbound, codec)
+        return self._encoded[key]
+
+    def _make(self, outbound: Outbound, codec: Optional[DeflateCodec]) -> tuple[bytes, bytes]:
+        if codec is None:
+            return outbound.encode(self.head, self.data)
+        return outbound.encode(self.head | RSV1, codec.deflate_alone(self.data))
+
+
+class Sending:
+    """
+    What a connection is made of as far as sending goes. Not for use by itself.
+
+    Thread safety: as for :class:`Connection`.
+    """
+
+    # Whether this end is the client: it masks, and leaves it to the server to end TCP.
+    is_client = False
+
+    def __init__(self, transport: Transport, options: Options, logger: LoggerLike) -> None:
+        self.id: uuid.UUID = uuid.uuid4()
+        """Unique identifier, for logs."""
+        self.logger: LoggerLike = logging.LoggerAdapter(logger, {"websocket": self})
+        """Logger of this connection; its records have the attribute ``websocket``."""
+        self.latency: float = 0.0
+        """Seconds between the last answered ping and its pong; 0.0 before the first."""
+        self.options = options
+        self._transport = transport
+        self._opened = False
+
+        # Keeps compressed frames in the order in which the deflater made them.
+        self._deflate_lock = threading.Lock()
+        self._outbound = Outbound(masked=self.is_client, extensions=(), random=os.urandom)
+
+        # Guarded by _outbound_lock.
+        self._outbound_lock = threading.Lock()
+        self._closing = Closing()
+        self._outbox = Outbox(transport)
+        self._fragmenting: Optional[object] = None  # who is sending a fragmented message
+        self._pings: dict[bytes, PongWaiter] = {}
+        self._pollers = 0  # threads waiting for writability
+        self._half_closed = False
+        self._sent_messages = 0
+
+        # Set once, by single atomic stores.
+        self._broken: Optional[BaseException] = None  # why the transport was aborted
+        self._cause: Optional[BaseException] = None  # what ConnectionClosed is chained to
+        self._close_by: Optional[float] = None  # monotonic time; None: not closing, or no limit
+
+    # What it is
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent, as far as is known."""
+        return self._opened and self._closing.phase is Phase.OPEN and self._broken is None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the TCP connection has ended."""
+        return self._closing.phase is Phase.GONE
+
+    # Messages
+
+    def send(
+        self,
+        message: Union[DataLike, Iterable[DataLike]],
+        text: Optional[bool] = None,
+        *,
+        compress: bool = True,
+        timeout: Optional[float] = None,
+    ) -> None:
+        """
+        Send a message; blocks until it is with the kernel.
+
+        A string is sent as text, bytes are sent as binary. An iterable of either sends a
+        fragmented message (RFC 6455 §5.4), one frame for each item.
+
+        Args:
+            message: what to send.
+            text: ``True`` to send bytes, which must be UTF-8, as text; ``False`` to send a string
+                as binary.
+            compress: ``False`` to send this message uncompressed.
+            timeout: seconds to wait at most, also if the peer is slow but not stopped.
+
+        Raises:
+            ConnectionClosed: the connection is closed, or the peer took nothing for
+                ``send_timeout`` seconds.
+            ConcurrencyError: another thread is sending a fragmented message.
+            TimeoutError: after ``timeout`` seconds. What was queued by then will be sent in
+                the background.
+            TypeError: the message is of another type, or of mixed types. In the
+                middle of a fragmented message the connection is closed with 1011.
+        """
+        if isinstance(message, str):
+            opcode = Opcode.BINARY if text is False else Opcode.TEXT
+            self._transmit(FIN | opcode, message.encode(), compress, timeout)
+        elif isinstance(message, BytesLike):
+            opcode = Opcode.TEXT if text else Opcode.BINARY
+            self._transmit(FIN | opcode, bytes(message), compress, timeout)
+        elif isinstance(message, Mapping):
+            raise TypeError("data is a dict-like object")
+        elif isinstance(message, Iterable):
+            self._send_fragments(iter(message), text, compress, timeout)
+        else:
+            raise TypeError("data must be str, bytes, or iterable")
+
+    def _send_fragments(
+        self,
+        fragments: Iterator[DataLike],
+        text: Optional[bool],
+        compress: bool,
+        timeout: Optional[float],
+    ) -> None:
+        """Send one frame for each item, and an empty one at the end."""
+        token = object()
+        try:
+            kind, head = None, 0
+            for fragment in fragments:
+                if kind is None:
+                    kind = str if isinstance(fragment, str) else BytesLike
+                    head = self._first_head(fragment, text)
+                elif not isinstance(fragment, kind):
+                    raise TypeError("iterable must contain uniform types")
+                data = fragment.encode() if isinstance(fragment, str) else bytes(fragment)
+                self._transmit(head, data, compress, timeout, token)
+                head = Opcode.CONT
+            if kind is not None:
+                self._transmit(FIN | Opcode.CONT, b"", compress, timeout, token)
+        except BaseException:
+            self._break_fragments(token)
+            raise
+
+    def _first_head(self, fragment: Any, text: Optional[bool]) -> int:
+        if isinstance(fragment, str):
+            return Opcode.BINARY if text is False else Opcode.TEXT
+        if isinstance(fragment, BytesLike):
+            return Opcode.TEXT if text else Opcode.BINARY
+        raise TypeError("iterable must contain bytes or str")
+
+    def _break_fragments(self, token: object) -> None:
+        """A fragmented message can't be completed: the connection is unusable."""
+        if self._fragmenting is token:
+            self._fail(Close(CloseCode.INTERNAL_ERROR, "error in fragmented message"), None)
+
+    def _transmit(
+        self,
+        head: int,
+        data: bytes,
+        compress: bool,
+        timeout: Optional[float],
+        token: Optional[object] = None,
+    ) -> None:
+        """Send a data frame; ``token`` identifies the fragmented message that it is part of."""
+        deadline = None if timeout is None else Deadline(timeout)
+        self._make_room(deadline)
+        codec = self._outbound.codec
+        if codec is None or not compress or self._is_small(codec, data, token):
+            frame = OutFrame(self._outbound.encode(head, data))
+            self._queue_data(frame, head, token)
+        else:
+            frame = self._queue_deflated(codec, head, data, token)
+        if not frame.done:
+            self._wait_written(frame, deadline)
+
+    @staticmethod
+    def _is_small(codec: DeflateCodec, data: bytes, token: Optional[object]) -> bool:
+        # The frames of a message are compressed all or none (RFC 7692 §6.1).
+        return token is None and len(data) < codec.threshold
+
+    def _queue_deflated(
+        self, codec: DeflateCodec, head: int, data: bytes, token: Optional[object]
+    ) -> OutFrame:
+        with self._deflate_lock:
+            try:
+                frame = OutFrame(self._outbound.encode_deflated(head, data))
+                self._queue_data(frame, head, token)
+            except BaseException:
+                # The peer won't see this message, so no later one may refer to it.
+                codec.reset_deflater()
+                raise
+        return frame
+
+    def _queue_data(self, frame: OutFrame, head: int, token: Optional[object]) -> None:
+        """Queue a data frame and hand the kernel what it takes."""
+        with self._outbound_lock:
+            is_open = self._closing.phase is Phase.OPEN and self._broken is None
+            if is_open:
+                if self._fragmenting is not token:
+                    self._begin_fragments(head, token)
+                if head & FIN:
+                    self._fragmenting = None
+                    self._sent_messages += 1
+                self._outbox.put(frame)
+                self._flush()
+        if not is_open or self._broken is not None:
+            raise self._why_closed()
+
+    def _begin_fragments(self, head: int, token: Optional[object]) -> None:
+        if self._fragmenting is not None or head & ~FIN == Opcode.CONT:
+            raise ConcurrencyError("cannot call send while another thread is already running send")
+        self._fragmenting = token
+
+    # Messages for many connections
+
+    @property
+    def progress(self) -> int:
+        """A number that changes when the kernel takes something."""
+        return self._transport.sends
+
+    def offer(self, shared: SharedMessage) -> Offer:
+        """Send a message if there is room for it; never waits for the peer."""
+        codec = self._outbound.codec
+        if codec is None or len(shared.data) < codec.threshold:
+            return self._offer(OutFrame(shared.encode(self._outbound, None)))
+        with self._deflate_lock:
+            offer = self._offer(OutFrame(shared.encode(self._outbound, codec)))
+            if offer is Offer.SENT or offer is Offer.QUEUED:
+                # The peer's window has moved by a message that our deflater doesn't know.
+                codec.reset_deflater()
+            return offer
+
+    def _offer(self, frame: OutFrame) -> Offer:
+        with self._outbound_lock:
+            if self._closing.phase is not Phase.OPEN or self._broken is not None:
+                return Offer.CLOSED
+            if self._fragmenting is not None:
+                return Offer.BUSY
+            if not self._has_room(frame.size):
+                return Offer.FULL
+            self._outbox.put(frame)
+            self._sent_messages += 1
+            flushed = self._flush()
+        if self._broken is not None:
+            return Offer.CLOSED
+        if flushed:
+            return Offer.SENT
+        service.request(self)
+        return Offer.QUEUED
+
+    def _has_room(self, size: int) -> bool:
+        waiting = self._outbox.waiting
+        return not waiting or waiting + size <= self.options.write_limit
+
+    def wait_room(self, shared: SharedMessage, began: float, progress: int) -> None:
+        """
+        Wait until there may be room for a message.
+
+        Args:
+            began, progress: when ``progress`` was last seen to change, and its value then.
+
+        Raises:
+            ConnectionClosed: it is closed, or there was no progress for ``send_timeout``.
+        """
+        size = len(shared.data)
+        self._wait_until(lambda: self._has_room(size), None, began, progress)
+
+    # Pings and pongs (RFC 6455 §5.5.2, §5.5.3)
+
+    def ping(self, data: Optional[DataLike] = None, *, ack_on_close: bool = False) -> PongWaiter:
+        """
+        Send a ping (RFC 6455 §5.5.2); does not wait for the pong.
+
+        Args:
+            data: payload, at most 125 bytes; a string is encoded in UTF-8; default: four
+                random bytes.
+            ack_on_close: set the event also when the connection ends.
+
+        Returns:
+            An event to ``wait(timeout)`` for.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+            ConcurrencyError: a ping with the same data has not been answered yet.
+        """
+        payload = None if data is None else _control_payload(data)
+        waiter = PongWaiter(ack_on_close)
+        self._send_control(Opcode.PING, payload, waiter)
+        return waiter
+
+    def pong(self, data: DataLike = b"") -> None:
+        """
+        Send a pong that nobody asked for (RFC 6455 §5.5.3): a one-way heartbeat.
+
+        Args:
+            data: payload, at most 125 bytes; a string is encoded in UTF-8.
+
+        Raises:
+            ConnectionClosed: the connection is closed.
+        """
+        self._send_control(Opcode.PONG, _control_payload(data), None)
+
+    def _send_control(
+        self, opcode: int, payload: Optional[bytes], waiter: Optional[PongWaiter]
+    ) -> None:
+        self._make_room()
+        with self._outbound_lock:
+            is_open = self._closing.phase is Phase.OPEN and self._broken is None
+            if is_open:
+                if payload in self._pings:
+                    raise ConcurrencyError("already waiting for a pong with the same data")
+                while payload is None or payload in self._pings:
+                    payload = os.urandom(4)
+                if waiter is not None:
+                    self._pings[payload] = waiter
+                self._outbox.put_control(OutFrame(self._outbound.encode(FIN | opcode, payload)))
+                flushed = self._flush()
+        if not is_open or self._broken is not None:
+            raise self._why_closed()
+        if not flushed:
+            service.request(self)
+
+    def _acknowledge(self, data: bytes) -> None:
+        with self._outbound_lock:
+            if data not in self._pings:
+                return  # RFC 6455 §5.5.3: a pong may come unasked
+            now = time.monotonic()
+            # §5.5.3: it may answer only the latest of several pings.
+            for payload in list(self._pings):
+                waiter = self._pings.pop(payload)
+                waiter.set()
+                if payload == data:
+                    self.latency = now - waiter.sent_at
+                    return
+
+    # Close frames (RFC 6455 §5.5.1)
+
+    def start_closing(self, close: Close) -> None:
+        """Send a Close frame, and leave the rest to the service thread; never blocks."""
+        self._begin_close(close)
+
+    def _begin_close(self, close: Close) -> None:
+        """Send a Close frame if none was sent. Never blocks."""
+        frame = OutFrame(self._outbound.encode_close(close))
+        with self._outbound_lock:
+            if self._fragmenting is not None:
+                close = Close(CloseCode.INTERNAL_ERROR, "close during fragmented message")
+                frame = OutFrame(self._outbound.encode_close(close))
+            if self._closing.send(close):
+                self._end_output(frame)
+            flushed = self._flush()
+        if not flushed:
+            service.request(self)
+
+    def _end_output(self, frame: Optional[OutFrame]) -> None:
+        """Queue the Close frame and start the clock of the closing handshake. Outbound lock."""
+        if frame is not None:
+            self._outbox.put_close(frame)
+        if self._close_by is None and self.options.close_timeout is not None:
+            self._close_by = time.monotonic() + self.options.close_timeout
+
+    def _answer_close(self, close: Close) -> None:
+        """A Close frame was received (RFC 6455 §5.5.1, §7.1.5). Reader role."""
+        with self._outbound_lock:
+            answer = self._closing.receive(close)
+            frame = None if answer is None else OutFrame(self._outbound.encode_close(answer))
+            self._end_output(frame)
+            flushed = self._flush()
+        if not flushed:
+            service.request(self)
+
+    def _fail(self, close: Close, cause: Optional[BaseException]) -> None:
+        """Fail the connection (RFC 6455 §7.1.7): say why, and ignore what comes. Never blocks."""
+        frame = OutFrame(self._outbound.encode_close(close))
+        with self._outbound_lock:
+            if self._closing.over:
+                return
+            self._cause = self._cause or cause
+            self._end_output(frame if self._closing.fail(close) else None)
+            flushed = self._flush()
+        if not flushed:
+            service.request(self)
+
+    def break_off(self, exc: BaseException) -> None:
+        """
+        End both directions of the transport; waiting threads wake up. Takes no lock.
+
+        Input that arrived before, such as the Close frame of the peer, can still be read.
+        """
+        if self._broken is None:
+            self._broken = exc
+        self._transport.abort()
+
+    def _closed(self) -> ConnectionClosed:
+        return self._closing.exception(self._cause or self._broken)
+
+    # Writing
+
+    def _flush(self) -> bool:
+        """Hand the kernel what it takes; true if nothing is left. Outbound lock."""
+        try:
+            flushed = self._outbox.flush()
+        except OSError as exc:
+            self.break_off(exc)
+            self._outbox.clear()
+            return True
+        if flushed and self._closing.over and not self.is_client and not self._half_closed:
+            # RFC 6455 §7.1.1: the server ends TCP first.
+            self._half_closed = True
+            self._transport.shutdown_write()
+        return flushed
+
+    def _push(self) -> None:
+        """Hand the kernel what it takes, and leave the rest to the service thread."""
+        with self._outbound_lock:
+            flushed = self._flush()
+        if not flushed:
+            service.request(self)
+
+    def _wait_written(self, frame: OutFrame, deadline: Optional[Deadline]) -> None:
+        """Wait until a frame is with the kernel."""
+        now, progress = time.monotonic(), self._transport.sends
+        self._wait_until(lambda: frame.done, deadline, now, progress)
+
+    def _make_room(self, deadline: Optional[Deadline] = None) -> None:
+        """Wait until the outbox is within its limit."""
+        limit = self.options.write_limit
+        if self._outbox.waiting > limit:
+            now, progress = time.monotonic(), self._transport.sends
+            self._wait_until(lambda: self._outbox.waiting <= limit, deadline, now, progress)
+
+    def _wait_until(
+        self,
+        done: Callable[[], bool],
+        deadline: Optional[Deadline],
+        progress_at: float,
+        progress: int,
+    ) -> None:
+        """
+        Write what waits until ``done()``.
+
+        Args:
+            progress_at, progress: when the transport's count of sends was seen last to change.
+
+        Raises:
+            TimeoutError: the deadline expired.
+            ConnectionClosed: no progress within ``send_timeout``, or the connection ended.
+        """
+        limit = self.options.send_timeout
+        with self._outbound_lock:
+            self._pollers += 1
+        # This thread does not read: the service thread must do it from here on.
+        service.request(self)
+        try:
+            while not done():
+                if self._broken is not None or self.is_gone:
+                    raise self._why_closed()
+                self._transport.wait_writable(self._slice(deadline))
+                with self._outbound_lock:
+                    self._flush()
+                now = time.monotonic()
+                if self._transport.sends != progress:
+                    progress_at, progress = now, self._transport.sends
+                elif limit is not None and now - progress_at >= limit:
+                    self.break_off(TimeoutError(f"the peer took nothing for {limit:.1f}s"))
+                if deadline is not None and deadline.expired() and not done():
+                    raise TimeoutError("timed out while sending")
+        finally:
+            with self._outbound_lock:
+                self._pollers -= 1
+            if self.is_gone:
+                self._release()
+
+    def _slice(self, deadline: Optional[Deadline]) -> float:
+        # Slices, since another thread may write this thread's frame.
+        remaining = None if deadline is None else deadline.remaining()
+        limits = (SLICE, self.options.send_timeout, remaining)
+        return min(limit for limit in limits if limit is not None)
+
+    # What the other parts of a connection provide
+
+    def _why_closed(self) -> ConnectionClosed:
+        """Find out how the connection ended, for a thread that can't send."""
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        """Give the descriptor back if the connection is gone and no thread is inside."""
+        raise NotImplementedError
+
+
+def _control_payload(data: DataLike) -> bytes:
+    if isinstance(data, str):
+        payload = data.encode()
+    elif isinstance(data, BytesLike):
+        payload = bytes(data)
+    else:
+        raise TypeError("data must be str or bytes-like")
+    if len(payload) > 125:
+        raise ValueError(f"a ping or pong has at most 125 bytes, not {len(payload)}")
+    return payload
