@@ -64,6 +64,7 @@ class Service:
         self._lock = threading.Lock()
         self._thread: Optional[threading.Thread] = None
         self._waker: Optional[socket.socket] = None
+        self._hurry = False  # somebody waits for the end
         # Changed by single, atomic operations.
         self._connections: set[Any] = set()
         self._requests: collections.deque[Any] = collections.deque()
@@ -82,6 +83,9 @@ class Service:
     def request(self, connection: object) -> None:
         """Have a connection attended to at once."""
         self._requests.append(connection)
+        self._wake()
+
+    def _wake(self) -> None:
         waker = self._waker
         if waker is not None:
             # Full: it will wake anyway. Closed: nobody is left to attend to.
@@ -89,9 +93,11 @@ class Service:
                 waker.send(b"\0")
 
     def join(self, timeout: Optional[float]) -> bool:
-        """Wait for the thread to end, which it does when no connection is left."""
+        """Wait for the thread to end, which it does at once when no connection is left."""
         thread = self._thread
         if thread is not None:
+            self._hurry = True
+            self._wake()
             thread.join(timeout)
         return self._thread is None
 
@@ -129,11 +135,12 @@ class Service:
         except IndexError:
             return None
 
-    def end_if_idle(self) -> bool:
-        """Let the thread end if no connection is left."""
+    def end_if_idle(self, idle_ticks: int) -> bool:
+        """Let the thread end if no connection has been there for a while."""
         with self._lock:
-            if self._connections:
+            if self._connections or (idle_ticks < IDLE_TICKS and not self._hurry):
                 return False
+            self._hurry = False
             self._thread = None
             if self._waker is not None:
                 self._waker.close()
@@ -164,6 +171,8 @@ class _Loop:
             self._wait(next_tick - time.monotonic())
             while (connection := self.owner.next_request()) is not None:
                 self._attend(connection)
+            if self.owner.end_if_idle(idle_ticks):
+                return
             now = time.monotonic()
             if now < next_tick:
                 continue
@@ -173,8 +182,6 @@ class _Loop:
                 if not connection.idle(now):
                     self._attend(connection)
             idle_ticks = 0 if connections else idle_ticks + 1
-            if idle_ticks >= IDLE_TICKS and self.owner.end_if_idle():
-                return
 
     def _wait(self, timeout: float) -> None:
         for key, _ in self.selector.select(max(0.0, timeout)):

@@ -132,18 +132,24 @@ class Transport:
         Args:
             size: bytes to read at most.
         """
+        self._read_socket(received, size)
+
+    def read_nowait(self, received: Received, size: int) -> bool:
+        """Like ``read()``, but return false instead of waiting."""
+        return self._read_socket_nowait(received, size)
+
+    def _read_socket(self, received: Received, size: int) -> None:
         if not self.portable:
             received.extend(map(self.sock.recv, (size,)))
             return
-        while not self.read_nowait(received, size):
+        while not self._read_socket_nowait(received, size):
             if self.aborted:
                 # Not every platform makes a pending shutdown() readable.
                 received.append(b"")
                 return
-            self.wait_readable(SLICE)
+            self._wait(False, SLICE)
 
-    def read_nowait(self, received: Received, size: int) -> bool:
-        """Like ``read()``, but return false instead of waiting."""
+    def _read_socket_nowait(self, received: Received, size: int) -> bool:
         try:
             received.extend(map(self.sock.recv, (size,), (self._read_flags,)))
         except BlockingIOError:
@@ -323,11 +329,11 @@ class TLSTransport(Transport):
 
     def read(self, received: Received, size: int) -> None:
         while not self._decrypt(received, size):
-            super().read(self._raw, TLS_READ)
+            self._read_socket(self._raw, TLS_READ)
 
     def read_nowait(self, received: Received, size: int) -> bool:
         while not self._decrypt(received, size):
-            if not super().read_nowait(self._raw, TLS_READ):
+            if not self._read_socket_nowait(self._raw, TLS_READ):
                 return False
         return True
 
@@ -436,6 +442,6 @@ class TLSTransport(Transport):
                 with contextlib.suppress(OSError):
                     self.flush()  # the alert that tells the peer why
                 raise
-            while not super().read_nowait(self._raw, TLS_READ):
-                if not super().wait_readable(deadline.remaining()):
+            while not self._read_socket_nowait(self._raw, TLS_READ):
+                if not self._wait(False, deadline.remaining()):
                     raise TimeoutError("timed out during the TLS handshake")

@@ -396,16 +396,17 @@ def test_no_more_than_a_control_frame_is_left_over_between_two_inputs(masked):
     assert 0 < Meter.left_over <= MOST_LEFT_OVER
 
 
-def test_a_mebibyte_byte_by_byte_is_never_put_together():
+def test_a_long_frame_byte_by_byte_is_never_put_together():
+    size = MIB // 4
     decoder = FrameDecoder(True)
     Meter.left_over = 0
-    header = frame_header(BINARY, MIB, masked=True) + KEY
+    header = frame_header(BINARY, size, masked=True) + KEY
     announced = [piece for byte in byte_by_byte(header) for piece in pieces(decoder, Meter(byte))]
-    assert announced == [(BINARY, b"", MIB, False)]
+    assert announced == [(BINARY, b"", size, False)]
     assert Meter.left_over == len(header) - 1
     Meter.left_over = 0
     octet = Meter(b"\0")
-    for index in range(MIB):
+    for index in range(size):
         decoder.feed(octet)
         _, piece, _, end = decoder.next()
         assert piece == KEY[index & 3 : (index & 3) + 1]

@@ -1,0 +1,106 @@
+"""What all tests share: a watch for leaks, certificates, and servers over every transport."""
+
+from __future__ import annotations
+
+import gc
+import os
+import ssl
+import threading
+import time
+
+import pytest
+import trustme
+from links import Link
+
+from syncws.connection import Connection
+from syncws.service import service
+
+# Tests wait for events; this is how long before they give up.
+PATIENCE = 10  # seconds
+
+FD_DIR = "/proc/self/fd"
+
+
+def open_descriptors():
+    """The open descriptors and what they stand for; nothing where the platform can't tell."""
+    found = {}
+    for fd in os.listdir(FD_DIR) if os.path.isdir(FD_DIR) else ():
+        try:
+            found[fd] = os.readlink(os.path.join(FD_DIR, fd))
+        except OSError:  # the one that listed the folder
+            continue
+    return found
+
+
+def wait_until(condition):
+    """Wait for something that nothing tells about, such as a garbage-collected object."""
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        pause.wait(0.01)
+    return True
+
+
+@pytest.fixture(autouse=True)
+def no_leaks():
+    """Fail a test that leaves a thread, a descriptor or a connection object behind."""
+    service.join(PATIENCE)
+    threads = set(threading.enumerate())
+    descriptors = open_descriptors()
+    connections = {id(c) for c in gc.get_objects() if isinstance(c, Connection)}
+    yield
+
+    def left():
+        return (
+            [thread for thread in threading.enumerate() if thread not in threads],
+            {fd: name for fd, name in open_descriptors().items() if descriptors.get(fd) != name},
+        )
+
+    assert service.join(PATIENCE), f"the service thread still looks after {service.snapshot()}"
+    wait_until(lambda: not any(left()))
+    assert left() == ([], {})
+    gc.collect()
+    new = [c for c in gc.get_objects() if isinstance(c, Connection) and id(c) not in connections]
+    assert new == []
+
+
+@pytest.fixture(scope="session")
+def authority():
+    """A certificate authority of our own."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def server_context(authority):
+    """TLS for servers at localhost and 127.0.0.1."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "127.0.0.1", "::1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def client_context(authority):
+    """TLS for clients that trust our authority."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture(params=["plain", "tls", "unix", "portable", "portable-tls"])
+def link(request, server_context, client_context, tmp_path):
+    """A way to connect clients to servers; tests with it run once for each kind."""
+    return Link(request.param, server_context, client_context, tmp_path)
+
+
+@pytest.fixture
+def plain(server_context, client_context, tmp_path):
+    """Plain TCP."""
+    return Link("plain", server_context, client_context, tmp_path)
+
+
+@pytest.fixture
+def tls(server_context, client_context, tmp_path):
+    """TLS over TCP."""
+    return Link("tls", server_context, client_context, tmp_path)
