@@ -29,7 +29,7 @@ def echo(connection):
 
 
 class Held:
-    """A handler that hands its connection to the test, and returns when the test is done with it."""
+    """A handler that hands its connection to the test, and returns when the test lets it."""
 
     def __init__(self):
         self.connection = None

@@ -1,8 +1,10 @@
-"""The tables of the RFCs name the test of each rule: these tests must exist."""
+"""The tables of the RFCs name the code and the tests of each rule: these must exist."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import importlib
 import pathlib
 import re
 
@@ -10,10 +12,18 @@ import pytest
 
 TESTS = pathlib.Path(__file__).parent
 DOCS = TESTS.parent / "docs"
+DOCUMENTS = ["rfc6455.rst", "rfc7692.rst"]
 
 # A test by its file; in a document about one file, by its name alone.
 TEST_ID = re.compile(r"``(?:(test_\w+\.py)::)?(test_\w+)``")
 DEFAULT_FILE = re.compile(r"tests are in ``tests/(test_\w+\.py)``")
+
+# Code by its module and its name in there.
+CODE_NAME = re.compile(r"``([a-z_0-9]+):([A-Za-z_.0-9]+)``")
+
+
+def read(document):
+    return (DOCS / document).read_text(encoding="utf-8")
 
 
 def functions(path):
@@ -24,41 +34,37 @@ def functions(path):
     return {node.name for node in body if isinstance(node, ast.FunctionDef)}
 
 
-def named_tests(document):
+def named_tests(text):
     """File and function of every test that a document names."""
-    text = (DOCS / document).read_text(encoding="utf-8")
     default = DEFAULT_FILE.search(text)
     for file, function in TEST_ID.findall(text):
         yield file or (default.group(1) if default else ""), function
 
 
-@pytest.mark.parametrize("document", ["rfc6455.rst", "rfc7692.rst"])
-def test_every_test_that_a_table_names_exists(document):
-    named = set(named_tests(document))
-    known = {file: functions(TESTS / file) for file, function in named}
-    missing = sorted(
-        f"{file}::{function}"
-        for file, function in named
-        - {(file, function) for file, names in known.items() for function in names}
-    )
-    assert not missing
-    assert named
-
-
-def rows(document):
-    """First and last cell of each row of the list-tables, but for their headers."""
-    text = (DOCS / document).read_text(encoding="utf-8")
+def rows(text):
+    """The cells of each row of the list-tables, but for their headers."""
     for table in text.split(".. list-table::")[1:]:
         for row in re.split(r"^   \* - ", table, flags=re.MULTILINE)[2:]:
             cells = re.split(r"^     - ", row, flags=re.MULTILINE)
-            yield cells[0].strip(), cells[-1].split("\n\n")[0]
+            yield [cell.split("\n\n")[0].strip() for cell in cells]
 
 
-@pytest.mark.parametrize("document", ["rfc6455.rst", "rfc7692.rst"])
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_test_that_a_table_names_exists(document):
+    named = sorted(set(named_tests(read(document))))
+    known = {file: functions(TESTS / file) for file, _ in named}
+    missing = [f"{file}::{function}" for file, function in named if function not in known[file]]
+    assert named
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_row_names_a_test_or_says_why_there_is_none(document):
-    without = [
-        section
-        for section, tests in rows(document)
-        if not TEST_ID.search(tests) and not tests.strip().startswith("—")
-    ]
-    assert not without
+    for section, _, _, tests in rows(read(document)):
+        assert TEST_ID.search(tests) or tests.startswith("—"), section
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(set(CODE_NAME.findall(read("rfc6455.rst")))))
+def test_code_that_a_table_names_exists(module, name):
+    imported = importlib.import_module(f"syncws.{module}")
+    assert functools.reduce(getattr, name.split("."), imported) is not None

@@ -436,6 +436,19 @@ def test_close_frame_that_must_not_be_sent_is_refused(close, text):
         outbound().encode_close(close)
 
 
+@pytest.mark.parametrize(
+    ("half", "shareable"),
+    [
+        (outbound(), True),
+        (outbound(DeflateCodec()), True),
+        (outbound(Shift()), False),
+        (outbound(masked=True), False),
+    ],
+)
+def test_frames_can_be_shared_by_servers_without_other_extensions(half, shareable):
+    assert half.shareable is shareable
+
+
 # What answers an error of the peer
 
 
