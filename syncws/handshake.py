@@ -341,8 +341,8 @@ class ServerHandshake:
         headers = request.headers
         if request.method != "GET":
             raise InvalidMethod(excerpt(request.method))
-        if request.http_version != "HTTP/1.1":
-            raise InvalidProtocol(request.http_version)
+        if request.protocol != "HTTP/1.1":
+            raise InvalidProtocol(request.protocol)
         host = _single(headers, "Host")
         if _canonical_host(host) is None:
             raise InvalidHeaderValue("Host", excerpt(host))

@@ -71,13 +71,13 @@ class Request:
         path: path and query as in the request line, percent-encoded.
         headers: header fields.
         method: ``"GET"`` in an opening handshake.
-        http_version: ``"HTTP/1.1"`` in an opening handshake; may be ``"HTTP/1.0"``.
+        protocol: ``"HTTP/1.1"`` in an opening handshake; may be ``"HTTP/1.0"``.
     """
 
     path: str
     headers: Headers
     method: str = "GET"
-    http_version: str = "HTTP/1.1"
+    protocol: str = "HTTP/1.1"
 
     def serialize(self) -> bytes:
         """
@@ -86,7 +86,7 @@ class Request:
         Raises:
             ValueError: a part of the request line would make another request of it.
         """
-        line = f"{self.method} {self.path} {self.http_version}"
+        line = f"{self.method} {self.path} {self.protocol}"
         if not line.isascii() or not _REQUEST_LINE.fullmatch(line.encode()):
             raise ValueError(f"invalid HTTP request line: {excerpt(line)}")
         return line.encode() + b"\r\n" + self.headers.serialize()
@@ -310,7 +310,7 @@ class RequestParser(_HeadParser):
             raise InvalidProtocol(version.decode("ascii"))
         self._request.method = method.decode("ascii")
         self._request.path = self._parse_target(target)
-        self._request.http_version = version.decode("ascii")
+        self._request.protocol = version.decode("ascii")
 
     def _parse_target(self, target: bytes) -> str:
         if target == b"*" or _ORIGIN_FORM.fullmatch(target):

@@ -20,7 +20,7 @@ from .opcodes import Close, CloseCode, Opcode
 from .options import Options
 from .protocol import Control, Inbound, PeerError, Phase, explain_failure
 from .queues import Inbox, OutFrame
-from .sending import Data, LoggerLike, Sending
+from .sending import Data, LoggerLike, Sending, without_traceback
 from .transport import Transport
 
 __all__ = ["Receiving"]
@@ -267,7 +267,7 @@ class Receiving(Sending):
                 try:
                     decoded = self._inbound.next()
                 except PeerError as exc:
-                    self._peer_error = exc
+                    self._peer_error = without_traceback(exc)
                     self._torn = False
                     break
                 self._torn = False
@@ -300,7 +300,7 @@ class Receiving(Sending):
         """The TCP connection ended (RFC 6455 §7.1.4). Reader role, or nobody else inside."""
         with self._outbound_lock:
             if not self._closing.over:
-                self._cause = self._cause or self._broken or exc
+                self._cause = self._cause or self._broken or without_traceback(exc)
             self._closing.eof()
             self._outbox.clear()
             for waiter in self._pings.values():

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, TypeVar, Union
 
 from .deadline import Deadline
 from .exceptions import ConcurrencyError, ConnectionClosed
@@ -112,11 +112,10 @@ class Sending:
     def __init__(self, transport: Transport, options: Options, logger: LoggerLike) -> None:
         self.id: uuid.UUID = uuid.uuid4()
         """Unique identifier, for logs."""
-        self.logger: LoggerLike = logging.LoggerAdapter(logger, {"websocket": self})
-        """Logger of this connection; its records have the attribute ``websocket``."""
         self.latency: float = 0.0
         """Seconds between the last answered ping and its pong; 0.0 before the first."""
         self.options = options
+        self._logger = logger
         self._transport = transport
         self._opened = False
 
@@ -140,6 +139,12 @@ class Sending:
         self._close_by: Optional[float] = None  # monotonic time; None: not closing, or no limit
 
     # What it is
+
+    @property
+    def logger(self) -> LoggerLike:
+        """Logger of this connection; its records have the attribute ``websocket``."""
+        # Made when needed: kept here, it would make a cycle, and the connection outlive its use.
+        return logging.LoggerAdapter(self._logger, {"websocket": self})
 
     @property
     def is_open(self) -> bool:
@@ -183,16 +188,17 @@ class Sending:
             TypeError: the message is of another type, or of mixed types. In the
                 middle of a fragmented message the connection is closed with 1011.
         """
+        deadline = None if timeout is None else Deadline(timeout)
         if isinstance(message, str):
             opcode = Opcode.BINARY if text is False else Opcode.TEXT
-            self._transmit(FIN | opcode, message.encode(), compress, timeout)
+            self._transmit(FIN | opcode, message.encode(), compress, deadline)
         elif isinstance(message, BytesLike):
             opcode = Opcode.TEXT if text else Opcode.BINARY
-            self._transmit(FIN | opcode, bytes(message), compress, timeout)
+            self._transmit(FIN | opcode, bytes(message), compress, deadline)
         elif isinstance(message, Mapping):
             raise TypeError("data is a dict-like object")
         elif isinstance(message, Iterable):
-            self._send_fragments(iter(message), text, compress, timeout)
+            self._send_fragments(iter(message), text, compress, deadline)
         else:
             raise TypeError("data must be str, bytes, or iterable")
 
@@ -201,7 +207,7 @@ class Sending:
         fragments: Iterator[DataLike],
         text: Optional[bool],
         compress: bool,
-        timeout: Optional[float],
+        deadline: Optional[Deadline],
     ) -> None:
         """Send one frame for each item, and an empty one at the end."""
         token = object()
@@ -214,10 +220,10 @@ class Sending:
                 elif not isinstance(fragment, kind):
                     raise TypeError("iterable must contain uniform types")
                 data = fragment.encode() if isinstance(fragment, str) else bytes(fragment)
-                self._transmit(head, data, compress, timeout, token)
+                self._transmit(head, data, compress, deadline, token)
                 head = Opcode.CONT
             if kind is not None:
-                self._transmit(FIN | Opcode.CONT, b"", compress, timeout, token)
+                self._transmit(FIN | Opcode.CONT, b"", compress, deadline, token)
         except BaseException:
             self._break_fragments(token)
             raise
@@ -239,18 +245,19 @@ class Sending:
         head: int,
         data: bytes,
         compress: bool,
-        timeout: Optional[float],
+        deadline: Optional[Deadline],
         token: Optional[object] = None,
     ) -> None:
         """Send a data frame; ``token`` identifies the fragmented message that it is part of."""
-        deadline = None if timeout is None else Deadline(timeout)
         self._make_room(deadline)
         codec = self._outbound.codec
         if codec is None or not compress or self._is_small(codec, data, token):
             frame = OutFrame(self._outbound.encode(head, data))
-            self._queue_data(frame, head, token)
+            queued = self._queue_data(frame, head, token)
         else:
-            frame = self._queue_deflated(codec, head, data, token)
+            frame, queued = self._queue_deflated(codec, head, data, token)
+        if not queued:
+            raise self._why_closed()
         if not frame.done:
             self._wait_written(frame, deadline)
 
@@ -261,31 +268,29 @@ class Sending:
 
     def _queue_deflated(
         self, codec: DeflateCodec, head: int, data: bytes, token: Optional[object]
-    ) -> OutFrame:
+    ) -> tuple[OutFrame, bool]:
         with self._deflate_lock:
             try:
                 frame = OutFrame(self._outbound.encode_deflated(head, data))
-                self._queue_data(frame, head, token)
+                return frame, self._queue_data(frame, head, token)
             except BaseException:
                 # The peer won't see this message, so no later one may refer to it.
                 codec.reset_deflater()
                 raise
-        return frame
 
-    def _queue_data(self, frame: OutFrame, head: int, token: Optional[object]) -> None:
-        """Queue a data frame and hand the kernel what it takes."""
+    def _queue_data(self, frame: OutFrame, head: int, token: Optional[object]) -> bool:
+        """Queue a data frame and hand the kernel what it takes; false if closed or broken."""
         with self._outbound_lock:
-            is_open = self._closing.phase is Phase.OPEN and self._broken is None
-            if is_open:
-                if self._fragmenting is not token:
-                    self._begin_fragments(head, token)
-                if head & FIN:
-                    self._fragmenting = None
-                    self._sent_messages += 1
-                self._outbox.put(frame)
-                self._flush()
-        if not is_open or self._broken is not None:
-            raise self._why_closed()
+            if self._closing.phase is not Phase.OPEN or self._broken is not None:
+                return False
+            if self._fragmenting is not token:
+                self._begin_fragments(head, token)
+            self._outbox.put(frame)
+            if head & FIN:
+                self._fragmenting = None
+                self._sent_messages += 1
+            self._flush()
+            return self._broken is None
 
     def _begin_fragments(self, head: int, token: Optional[object]) -> None:
         if self._fragmenting is not None or head & ~FIN == Opcode.CONT:
@@ -304,8 +309,9 @@ class Sending:
         codec = self._outbound.codec
         if codec is None or len(shared.data) < codec.threshold:
             return self._offer(OutFrame(shared.encode(self._outbound, None)))
+        frame = OutFrame(shared.encode(self._outbound, codec))
         with self._deflate_lock:
-            offer = self._offer(OutFrame(shared.encode(self._outbound, codec)))
+            offer = self._offer(frame)
             if offer is Offer.SENT or offer is Offer.QUEUED:
                 # The peer's window has moved by a message that our deflater doesn't know.
                 codec.reset_deflater()
@@ -456,7 +462,7 @@ class Sending:
         with self._outbound_lock:
             if self._closing.over:
                 return
-            self._cause = self._cause or cause
+            self._cause = self._cause or without_traceback(cause)
             self._end_output(frame if self._closing.fail(close) else None)
             flushed = self._flush()
         if not flushed:
@@ -469,7 +475,7 @@ class Sending:
         Input that arrived before, such as the Close frame of the peer, can still be read.
         """
         if self._broken is None:
-            self._broken = exc
+            self._broken = without_traceback(exc)
         self._transport.abort()
 
     def _closed(self) -> ConnectionClosed:
@@ -528,11 +534,13 @@ class Sending:
             ConnectionClosed: no progress within ``send_timeout``, or the connection ended.
         """
         limit = self.options.send_timeout
-        with self._outbound_lock:
-            self._pollers += 1
-        # This thread does not read: the service thread must do it from here on.
-        service.request(self)
+        entered = False
         try:
+            with self._outbound_lock:
+                self._pollers += 1
+                entered = True
+            # This thread does not read: the service thread must do it from here on.
+            service.request(self)
             while not done():
                 if self._broken is not None or self.is_gone:
                     raise self._why_closed()
@@ -548,7 +556,7 @@ class Sending:
                     raise TimeoutError("timed out while sending")
         finally:
             with self._outbound_lock:
-                self._pollers -= 1
+                self._pollers -= entered
             if self.is_gone:
                 self._release()
 
@@ -567,6 +575,14 @@ class Sending:
     def _release(self) -> None:
         """Give the descriptor back if the connection is gone and no thread is inside."""
         raise NotImplementedError
+
+
+Exc = TypeVar("Exc", bound=Optional[BaseException])
+
+
+def without_traceback(exc: Exc) -> Exc:
+    """Its frames refer to the connection: kept there, they would keep it alive."""
+    return exc if exc is None else exc.with_traceback(None)
 
 
 def _control_payload(data: DataLike) -> bytes:

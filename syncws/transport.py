@@ -324,6 +324,7 @@ class TLSTransport(Transport):
         # At most one block of ciphertext, and how much of it each send() took.
         self._blocks: list[bytes] = []
         self._block_counts: list[int] = []
+        self._discarding = False
         # Ciphertext read from the socket; reader role only, filled outside the lock.
         self._raw: collections.deque[bytes] = collections.deque()
 
@@ -373,10 +374,14 @@ class TLSTransport(Transport):
     def has_input(self) -> bool:
         return bool(self._raw) or super().has_input()
 
+    def discard(self, size: int) -> Optional[int]:
+        self._discarding = True
+        return super().discard(size)
+
     def wait_readable(self, timeout: Optional[float]) -> bool:
         with self._tls_lock:
             buffered = self._incoming.pending or self.tls.pending()
-        return bool(buffered) or super().wait_readable(timeout)
+        return bool(buffered and not self._discarding) or super().wait_readable(timeout)
 
     def send(self, buffers: Sequence[bytes], offset: int, counts: list[int]) -> None:
         with self._tls_lock:

@@ -45,7 +45,7 @@ ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 URI = parse_uri("ws://example.com/chat")
 
 
-def make_request(*changes, method="GET", http_version="HTTP/1.1"):
+def make_request(*changes, method="GET", protocol="HTTP/1.1"):
     """Return a valid request, with headers replaced, or removed where the value is None."""
     headers = Headers(
         [
@@ -56,7 +56,7 @@ def make_request(*changes, method="GET", http_version="HTTP/1.1"):
             ("Sec-WebSocket-Version", "13"),
         ]
     )
-    return Request("/chat", with_changes(headers, changes), method, http_version)
+    return Request("/chat", with_changes(headers, changes), method, protocol)
 
 
 def make_response(*changes, status_code=101):
@@ -317,7 +317,7 @@ def test_another_method_is_refused():
 
 
 def test_http_1_0_is_refused():
-    exception, response = refuse(http_version="HTTP/1.0")
+    exception, response = refuse(protocol="HTTP/1.0")
     assert type(exception) is InvalidProtocol
     assert response.status_code == 505
 
