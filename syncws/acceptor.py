@@ -105,12 +105,14 @@ class Acceptor:
 
     def _accept_batch(self) -> None:
         for _ in range(BATCH):
+            if self._stopping:
+                return  # the listener may be closed by a signal handler
             try:
                 self._accept()
             except BlockingIOError:
                 return
             except OSError as exc:
-                if exc.errno not in _GONE:
+                if exc.errno not in _GONE and not self._stopping:
                     self._back_off(exc)
                     return
             else:

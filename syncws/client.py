@@ -193,6 +193,8 @@ def unix_connect(
     """
     if path is None and kwargs.get("sock") is None:
         raise ValueError("missing path argument")
+    if path is not None and kwargs.get("sock") is not None:
+        raise ValueError("path is incompatible with sock")
     if uri is None:
         uri = "ws://localhost/" if kwargs.get("ssl") is None else "wss://localhost/"
     return connect(uri, unix_path=path, **kwargs)

@@ -180,6 +180,7 @@ class Connection(Receiving):
         Raises:
             ProtocolError: the code or the reason is not allowed.
         """
+        self._check_opened()
         self._begin_close(Close(int(code), reason))
         self._finish_close()
 
@@ -287,6 +288,7 @@ class Connection(Receiving):
             and now < self._keepalive_due
             and not self.watched
             and not self._outbox.waiting
+            and self._close_request is None
             and self._closing.phase is Phase.OPEN
         )
 

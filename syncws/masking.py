@@ -7,8 +7,8 @@ from typing import Optional
 __all__ = ["apply_mask"]
 
 # Up to here one XOR of two big integers is the faster way. Beyond, converting to and from
-# integers costs more per byte than four passes of translate(). The two are within a tenth
-# of each other from 2 to 8 KiB, on Python 3.9 to 3.13.
+# integers costs more per byte than four passes of translate(). They cross over between 2 and
+# 16 KiB, depending on the version of Python.
 XOR_LIMIT = 4096
 
 _tables: list[Optional[bytes]] = [None] * 256

@@ -18,7 +18,7 @@ from .frames import FIN
 from .messages import Message
 from .opcodes import Close, CloseCode, Opcode
 from .options import Options
-from .protocol import Control, Inbound, PeerError, Phase, explain_failure
+from .protocol import Control, Inbound, PeerError, explain_failure
 from .queues import Inbox, OutFrame
 from .sending import Data, LoggerLike, Sending, without_traceback
 from .transport import Transport
@@ -181,6 +181,7 @@ class Receiving(Sending):
 
     def _receive(self, deadline: Optional[Deadline], streaming: bool = False) -> Message:
         """Return the next message, reading as needed. Reader role."""
+        self._check_opened()
         if self._streaming is not streaming:
             self._check_streaming("recv")
         while True:
@@ -266,9 +267,8 @@ class Receiving(Sending):
                 self._torn = True
                 try:
                     decoded = self._inbound.next()
-                except PeerError as exc:
-                    self._peer_error = without_traceback(exc)
-                    self._torn = False
+                except Exception as exc:
+                    self._note_error(exc)
                     break
                 self._torn = False
                 if decoded is None:
@@ -279,9 +279,18 @@ class Receiving(Sending):
                 self._control = event = decoded
             self._handle(event)
             self._control = None
-        if not busy and not self._closing.over:
-            self._fail(explain_failure(self._peer_error), self._peer_error)
+        error = self._peer_error
+        if error is not None and not busy and not self._closing.over:
+            self._fail(explain_failure(error), error)
         return None
+
+    def _note_error(self, exc: Exception) -> None:
+        """Remember what decoding failed with, to be answered after what came before."""
+        if not isinstance(exc, PeerError):
+            self.logger.error("an extension failed", exc_info=True)
+            self._inbound.end()
+        self._peer_error = without_traceback(exc)
+        self._torn = False
 
     def _handle(self, control: Control) -> None:
         """Answer a control frame (RFC 6455 §5.5). Reader role."""
@@ -289,7 +298,8 @@ class Receiving(Sending):
             self._answer_close(control.close)
         elif control.opcode == Opcode.PONG:
             self._acknowledge(control.data)
-        elif self._closing.phase is Phase.OPEN:
+        elif control.opcode == Opcode.PING and not self._closing.over:
+            # RFC 6455 §5.5.2: also after our Close frame, until the peer's is received.
             frame = OutFrame(self._outbound.encode(FIN | Opcode.PONG, control.data))
             self._outbox.pong.append(frame)
             self._push()

@@ -349,7 +349,12 @@ class Sending:
         Raises:
             ConnectionClosed: it is closed, or there was no progress for ``send_timeout``.
         """
-        size = len(shared.data)
+        codec = self._outbound.codec
+        if codec is not None and len(shared.data) < codec.threshold:
+            codec = None
+        # With its header and compressed, as offer() will count it: after a wait for less,
+        # offer() would refuse it again at once, for ever if the peer takes no more.
+        size = sum(map(len, shared.encode(self._outbound, codec)))
         self._wait_until(lambda: self._has_room(size), None, began, progress)
 
     # Pings and pongs (RFC 6455 §5.5.2, §5.5.3)
@@ -509,8 +514,13 @@ class Sending:
         now, progress = time.monotonic(), self._transport.sends
         self._wait_until(lambda: frame.done, deadline, now, progress)
 
+    def _check_opened(self) -> None:
+        if not self._opened:
+            raise RuntimeError("the opening handshake is not complete")
+
     def _make_room(self, deadline: Optional[Deadline] = None) -> None:
         """Wait until the outbox is within its limit."""
+        self._check_opened()
         limit = self.options.write_limit
         if self._outbox.waiting > limit:
             now, progress = time.monotonic(), self._transport.sends

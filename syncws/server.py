@@ -137,6 +137,9 @@ class Server(socketserver.ThreadingTCPServer):
         self._closing = False
         self._close_with: Optional[Close] = None  # what connections are closed with
         self._asked_to_close: set[uuid.UUID] = set()
+        self._aborted: set[uuid.UUID] = set()
+        # Identities of the threads in wait_closed(), once for each call.
+        self._waiting: list[int] = []
         self._signalled = False
         self._open_parts = [sock]  # emptied by the one thread that closes them
         # Accepting thread only: whether it was said in the log.
@@ -226,9 +229,14 @@ class Server(socketserver.ThreadingTCPServer):
 
     def _accept_one(self) -> None:
         request, client_address = self.get_request()
-        if self.verify_request(request, client_address):
-            self.process_request(request, client_address)
-        else:
+        try:
+            if self.verify_request(request, client_address):
+                self.process_request(request, client_address)
+            else:
+                self.shutdown_request(request)
+        except Exception:
+            # Of a subclass; as in socketserver, it costs this connection only.
+            self.handle_error(request, client_address)
             self.shutdown_request(request)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -271,6 +279,9 @@ class Server(socketserver.ThreadingTCPServer):
         """Do the opening handshake, run the handler, close."""
         connection = self._connect(request)
         self._handlers[threading.current_thread()] = connection
+        if self._close_with is not None:
+            # close() may have looked before this connection was there to be seen.
+            connection.cut_handshake()
         opened = False
         try:
             opened = connection.handshake(self.settings)
@@ -397,18 +408,21 @@ class Server(socketserver.ThreadingTCPServer):
         """
         if timeout == "close_timeout":
             timeout = self.options.close_timeout
-        me = threading.current_thread()
         reserve = 0.0 if timeout is None else min(ABORT_RESERVE, timeout * ABORT_SHARE)
         deadline = Deadline(timeout)
         graceful = Deadline(None if timeout is None else timeout - reserve)
-        aborted = 0
-        if not self._progress.wait_until(lambda: self._has_ended(me), graceful):
-            if self._close_with is not None:
-                aborted = self._abort_connections()
-            self._progress.wait_until(lambda: self._has_ended(me), deadline)
-        return ShutdownReport(
-            max(0, len(self._asked_to_close) - aborted), aborted, self._running_handlers(me)
-        )
+        me = threading.get_ident()
+        self._waiting.append(me)
+        self._progress.notify()  # other waiting threads need not wait for this one
+        try:
+            if not self._progress.wait_until(self._has_ended, graceful):
+                if self._close_with is not None:
+                    self._abort_connections()
+                self._progress.wait_until(self._has_ended, deadline)
+        finally:
+            self._waiting.remove(me)
+        closed = len(self._asked_to_close - self._aborted)
+        return ShutdownReport(closed, len(self._aborted), self._running_handlers())
 
     def shutdown(  # type: ignore[override] # socketserver's returns nothing
         self,
@@ -451,22 +465,28 @@ class Server(socketserver.ThreadingTCPServer):
             with contextlib.suppress(OSError):
                 os.unlink(self._unlink)
 
-    def _has_ended(self, me: threading.Thread) -> bool:
-        """Whether no thread of the server runs, but ``me``."""
-        if self._serving not in (None, threading.get_ident()):
-            return False
-        count = len(self._handlers)
-        return not count or (count == 1 and me in self._handlers)
+    def _has_ended(self) -> bool:
+        """
+        Whether no thread of the server runs.
 
-    def _abort_connections(self) -> int:
-        aborted = 0
+        For one of these threads itself, those that wait for the end like it don't count:
+        they would wait for each other.
+        """
+        left: set[object] = {thread.ident or thread for thread in list(self._handlers)}
+        if self._serving is not None:
+            left.add(self._serving)
+        if threading.get_ident() in left:
+            left.difference_update(self._waiting)
+        return not left
+
+    def _abort_connections(self) -> None:
         for connection in list(self._handlers.values()):
             if connection is not None and not connection.is_gone:
+                self._aborted.add(connection.id)
                 connection.abort()
-                aborted += 1
-        return aborted
 
-    def _running_handlers(self, me: threading.Thread) -> list[RunningHandler]:
+    def _running_handlers(self) -> list[RunningHandler]:
+        me = threading.current_thread()
         running = []
         frames = sys._current_frames()
         for thread, connection in list(self._handlers.items()):

@@ -92,7 +92,8 @@ class ServerConnection(Connection):
         except InvalidHandshake as exc:
             self.logger.info("opening handshake failed: %s", exc)
             if parser.started:
-                self._refuse(error_response(exc), settings, deadline)
+                response = _closing_response() if self.server.is_closing else error_response(exc)
+                self._refuse(response, settings, deadline)
             return False
         handshake = self._make_handshake(settings)
         self.response = response = self._respond(self.request, handshake, settings)
@@ -140,10 +141,11 @@ class ServerConnection(Connection):
             if response is None:
                 response = handshake.respond(request)
             if self.server.is_closing and response.status_code == 101:
-                response = reject(503, "The server is shutting down.\n")
+                response = _closing_response()
             set_default(response, "Server", settings.server_header)
             if settings.process_response is not None:
                 response = settings.process_response(self, request, response) or response
+            response.serialize()  # what a hook did wrong shows here, and becomes a 500
             return response
         except Exception:
             self.logger.error("opening handshake failed", exc_info=True)
@@ -161,7 +163,7 @@ class ServerConnection(Connection):
             response.headers["Allow"] = "GET, HEAD"
             return response
         if self.server.is_closing:
-            return reject(503, "The server is shutting down.\n")
+            return _closing_response()
         return reject(200, "OK\n")
 
     def _log_refusal(self, handshake: ServerHandshake) -> None:
@@ -192,6 +194,10 @@ class ServerConnection(Connection):
     def discard(self) -> None:
         """Give the descriptor back after a handshake that did not succeed."""
         self._transport.close()
+
+
+def _closing_response() -> Response:
+    return reject(503, "The server is shutting down.\n")
 
 
 def set_default(response: Response, name: str, value: Optional[str]) -> None:

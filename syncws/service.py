@@ -81,9 +81,10 @@ class Service:
         self._connections.discard(connection)
 
     def request(self, connection: object) -> None:
-        """Have a connection attended to at once."""
-        self._requests.append(connection)
-        self._wake()
+        """Have a connection attended to at once, unless it is not looked after (any more)."""
+        if connection in self._connections:
+            self._requests.append(connection)
+            self._wake()
 
     def _wake(self) -> None:
         waker = self._waker
@@ -112,14 +113,17 @@ class Service:
         receiver, waker = socket.socketpair()
         receiver.setblocking(False)
         waker.setblocking(False)
-        loop = _Loop(self, receiver)
-        thread = threading.Thread(target=loop.run, name="syncws-service", daemon=True)
+        selector = None
         try:
+            selector = selectors.DefaultSelector()
+            loop = _Loop(self, receiver, selector)
+            thread = threading.Thread(target=loop.run, name="syncws-service", daemon=True)
             thread.start()
         except BaseException:
             receiver.close()
             waker.close()
-            loop.selector.close()
+            if selector is not None:
+                selector.close()
             raise
         self._waker = waker
         self._thread = thread
@@ -141,6 +145,7 @@ class Service:
             if self._connections or (idle_ticks < IDLE_TICKS and not self._hurry):
                 return False
             self._hurry = False
+            self._requests.clear()  # of connections that are gone; it would keep them
             self._thread = None
             if self._waker is not None:
                 self._waker.close()
@@ -151,10 +156,12 @@ class Service:
 class _Loop:
     """One run of the service thread. All of it belongs to that thread."""
 
-    def __init__(self, owner: Service, receiver: socket.socket) -> None:
+    def __init__(
+        self, owner: Service, receiver: socket.socket, selector: selectors.BaseSelector
+    ) -> None:
         self.owner = owner
         self.receiver = receiver
-        self.selector = selectors.DefaultSelector()
+        self.selector = selector
         self.selector.register(receiver, READ)
 
     def run(self) -> None:

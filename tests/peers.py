@@ -118,6 +118,12 @@ class Wire:
             frames.append(received)
         return frames
 
+    def end(self):
+        """All frames until the peer ends its half of the TCP connection; then end ours."""
+        frames = self.receive_all()
+        self.sock.close()
+        return frames
+
     def is_silent(self, seconds=0.1):
         """Tell that nothing arrives, neither data nor the end, for a short while."""
         self.sock.settimeout(seconds)
@@ -165,9 +171,10 @@ def bare_server(*, extensions=None, receive_buffer=None, **options):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         accepting = Task(_accept, listener, extensions)
         connection = connect(f"ws://127.0.0.1:{listener.getsockname()[1]}/", **options)
-        with accepting.result() as sock:
+        with contextlib.ExitStack() as stack:
+            stack.callback(connection.close)
+            sock = stack.enter_context(accepting.result())
             yield Wire(sock, masks=False), connection
-        connection.close()
 
 
 def _accept(listener, extensions):
