@@ -76,6 +76,8 @@ class Acceptor:
         self._selector.close()
         self._receiver.close()
         self._waker.close()
+        # It refers to the server, which refers to this: they would wait for the garbage collector.
+        self._accept = _accept_nothing
 
     def run(self) -> None:
         """Accept connections until ``stop()``."""
@@ -147,6 +149,8 @@ class Acceptor:
         self._selector.register(sock, selectors.EVENT_READ)
 
     def _read_refused(self, sock: Any) -> None:
+        if sock not in self._refusals:
+            return  # dropped for a later one since select() reported it
         try:
             if sock.recv(65536):
                 return
@@ -165,6 +169,10 @@ class Acceptor:
             self._drop(next(iter(self._refusals)))
 
     def _drop(self, sock: socket.socket) -> None:
-        del self._refusals[sock]
-        self._selector.unregister(sock)
-        sock.close()
+        if self._refusals.pop(sock, None) is not None:
+            self._selector.unregister(sock)
+            sock.close()
+
+
+def _accept_nothing() -> None:
+    """What a closed acceptor accepts."""

@@ -207,9 +207,7 @@ def _open_socket(
     if sock is not None:
         return sock
     if unix_path is None:
-        kwargs.setdefault("address", (uri.host, uri.port))
-        kwargs.setdefault("timeout", deadline.remaining())
-        return socket.create_connection(**kwargs)
+        return _connect_to(uri.host, uri.port, deadline, kwargs)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(deadline.remaining())
@@ -218,6 +216,21 @@ def _open_socket(
         sock.close()
         raise
     return sock
+
+
+def _connect_to(host: str, port: int, deadline: Deadline, kwargs: dict[str, Any]) -> socket.socket:
+    """Connect to the first address of a host that answers, all under one deadline."""
+    error: Optional[OSError] = None
+    host, port = kwargs.pop("address", (host, port))
+    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            options = {"timeout": deadline.remaining(), **kwargs}
+            return socket.create_connection((str(address[0]), port), **options)
+        except OSError as exc:
+            error = exc
+            if deadline.expired():
+                break
+    raise error or OSError(f"no address found for {host}")
 
 
 def _make_transport(

@@ -26,18 +26,24 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Optional, Union
 
+from .deadline import Deadline
+from .exceptions import ProtocolError
 from .frames import FIN
 from .http11 import Request, Response
+from .locks import Hold
 from .opcodes import Close, CloseCode, Opcode, State
 from .options import Options
-from .protocol import Inbound, Outbound, Phase
+from .protocol import Inbound, Outbound, Phase, explain_failure
 from .queues import OutFrame
-from .receiving import Receiving
+from .receiving import LEAVE_TIMEOUT, Receiving
 from .sending import LoggerLike, PongWaiter
 from .service import READ, WRITE, service
 from .transport import Transport
 
 __all__ = ["Connection"]
+
+# How long after an error of the peer the application may take to answer the messages before it.
+ANSWER_TIME = 10.0  # seconds
 
 # Reads that the service thread does for one connection before it turns to the others.
 READS_AHEAD = 4
@@ -80,6 +86,11 @@ class Connection(Receiving):
         self._keepalive_ping = b""
 
     # What it is
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether this end cut the connection off, after a timeout or by ``abort()``."""
+        return isinstance(self._broken, (TimeoutError, ConnectionAbortedError))
 
     @property
     def local_address(self) -> Any:
@@ -181,6 +192,12 @@ class Connection(Receiving):
             ProtocolError: the code or the reason is not allowed.
         """
         self._check_opened()
+        if code == CloseCode.NO_STATUS_RCVD:
+            # Close(1005) stands for a Close frame without a code, which only answers its like.
+            raise ProtocolError("invalid status code: 1005")
+        error = self._peer_error
+        if error is not None:
+            self._fail(explain_failure(error), error)
         self._begin_close(Close(int(code), reason))
         self._finish_close()
 
@@ -220,7 +237,8 @@ class Connection(Receiving):
 
     def _finish_close(self) -> None:
         """Wait for the end of the connection until the deadline of the closing handshake."""
-        self._read_until(lambda: self.is_gone)
+        deadline = self._closing_deadline() if self._broken is None else Deadline(LEAVE_TIMEOUT)
+        self._read_until(lambda: self.is_gone, deadline)
         if not self.is_gone:
             self.break_off(TimeoutError("timed out while closing the connection"))
             self._collect()
@@ -234,16 +252,17 @@ class Connection(Receiving):
 
         Called by every thread that leaves, and by the service thread at each tick until done.
         """
-        if self._released or not self._reader.acquire(blocking=False):
-            return
+        hold = Hold(self._reader)
         try:
+            if self._released or not hold.take(0):
+                return
             with self._outbound_lock:
-                if self._released or self._pollers or self.watched:
+                if self._pollers or self.watched:
                     return
                 self._released = True
                 self._transport.close()
         finally:
-            self._reader.release()
+            hold.release()
         service.discard(self)
 
     # Opening, for subclasses
@@ -288,6 +307,7 @@ class Connection(Receiving):
             and now < self._keepalive_due
             and not self.watched
             and not self._outbox.waiting
+            and self._outbox.settled
             and self._close_request is None
             and self._closing.phase is Phase.OPEN
         )
@@ -324,7 +344,8 @@ class Connection(Receiving):
             self.break_off(TimeoutError("timed out while closing the connection"))
 
     def _write_ahead(self) -> int:
-        if not self._outbox.waiting and not self._outbox.pong and self._outbox.settled:
+        ended = not self._closing.over or self._half_closed
+        if ended and not self._outbox.waiting and not self._outbox.pong and self._outbox.settled:
             return 0
         with self._outbound_lock:
             return 0 if self._flush() else WRITE
@@ -340,6 +361,9 @@ class Connection(Receiving):
         try:
             for _ in range(READS_AHEAD):
                 if not self._closing.over and not self._fill_inbox():
+                    if self._broken is not None:
+                        # The application may never make room: what is not decoded is lost.
+                        self._eof(None)
                     return 0
                 if self.is_gone:
                     return 0
@@ -352,17 +376,31 @@ class Connection(Receiving):
     def _fill_inbox(self) -> bool:
         """Decode what is buffered into the inbox; tell whether more input is wanted."""
         while self._inbox.has_room() or self._closing.phase is not Phase.OPEN:
-            message = self._decode(busy=self._inbox.count > 0)
+            message = self._decode(busy=True)
             if message is None:
-                return self._peer_error is None or self._closing.over
+                return self._peer_error is None or self._fail_late(self._peer_error)
             if self._inbox.has_room():
                 self._inbox.put(message)
         return False
+
+    def _fail_late(self, exc: Exception) -> bool:
+        """
+        Answer an error of the peer when the messages before it have been answered.
+
+        That is when the application comes back to ``recv()``, or if it does not seem to.
+        """
+        waited = time.monotonic() - self._peer_error_at
+        answered = not self._inbox.count and (not self._takes or waited > ANSWER_TIME)
+        if answered or self._closing.phase is not Phase.OPEN:
+            self._fail(explain_failure(exc), exc)
+        return self._closing.over
 
     def _keepalive(self, now: float) -> None:
         """Ping at intervals, and fail the connection when no life follows."""
         if now < self._keepalive_due or self._closing.phase is not Phase.OPEN:
             return
+        if self._peer_error is not None:
+            return  # nothing of the peer is read any more
         timeout = self.options.ping_timeout
         if self._pinged_at is not None and timeout is not None:
             if self._reads != self._reads_at_ping or self._transport.has_input():

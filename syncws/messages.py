@@ -175,6 +175,7 @@ class MessageAssembler:
 
     def _finish(self) -> Message:
         message = Message(self._opcode == Opcode.TEXT, self._take())
+        self.streaming = False
         self._opcode = 0
         self._compressed = False
         self._utf8 = None

@@ -28,12 +28,18 @@ class Inbox:
         self._queue: queue.Queue[Message] = queue.Queue(max_messages or 0)
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self.count = 0
+        # What is in the queue, to look at: the oldest comes first.
+        self.messages: collections.deque[Message] = self._queue.queue
         self.size = 0
+
+    @property
+    def count(self) -> int:
+        """How many messages there are."""
+        return len(self.messages)
 
     def has_room(self) -> bool:
         """Tell whether another message may be decoded."""
-        if not self.count:
+        if not self.messages:
             return True
         return (self._max_messages is None or self.count < self._max_messages) and (
             self._max_bytes is None or self.size < self._max_bytes
@@ -42,21 +48,13 @@ class Inbox:
     def put(self, message: Message) -> None:
         """Add a message; to be called when there is room."""
         message.string = None  # up to four times as large as its bytes
+        self.size += len(message.data)
         self._queue.put_nowait(message)
-        self.count += 1
-        self.size += len(message.data)
-
-    def put_first(self, message: Message) -> None:
-        """Give back a message that could not be delivered; there is always room for it."""
-        self._queue.queue.appendleft(message)
-        self.count += 1
-        self.size += len(message.data)
 
     def get(self) -> Message:
         """Take the oldest message; to be called when there is one."""
         message = self._queue.get_nowait()
-        self.count -= 1
-        self.size -= len(message.data)
+        self.size = self.size - len(message.data) if self.messages else 0
         return message
 
 
@@ -97,7 +95,7 @@ class Outbox:
         # Bytes of pings, data and Close frames that are not done.
         self.waiting = 0
         self.sent_bytes = 0
-        # Whether the last flush() left nothing, in the transport neither.
+        # Whether the last flush() left nothing, in the transport neither. Read without the lock.
         self.settled = True
 
     def put(self, frame: OutFrame) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import codecs
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, Literal, Optional, overload
 
 from .deadline import Deadline
 from .exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
 from .frames import FIN
+from .locks import Hold
 from .messages import Message
 from .opcodes import Close, CloseCode, Opcode
 from .options import Options
@@ -30,6 +32,11 @@ DRAIN_LIMIT = 64 * 1024 * 1024  # bytes
 
 # How long a thread waits for another to leave a transport that was aborted.
 LEAVE_TIMEOUT = 1.0  # seconds
+
+
+# A recv() whose time is up waits so long for the role: the service thread may have it for a
+# moment, with a message for this call. It also covers a thread that is about to leave.
+ROLE_GRACE = 0.05  # seconds
 
 
 class Receiving(Sending):
@@ -48,7 +55,10 @@ class Receiving(Sending):
         self._received: list[bytes] = []  # read, not yet fed to the decoder
         self._torn = False  # an exception hit the decoder half-way
         self._peer_error: Optional[Exception] = None  # found, not yet answered
+        self._peer_error_at = 0.0
         self._control: Optional[Control] = None  # received, not yet handled
+        # On its way to the application; left here by an exception such as that of Ctrl-C.
+        self._taken: Optional[Message] = None
         self._discarded = 0
         self._streaming = False
         # Written under the role, read by the service thread.
@@ -97,6 +107,7 @@ class Receiving(Sending):
             if timeout is None:
                 with self._reader:
                     message = self._receive(None)
+                    self._taken = None
             else:
                 message = self._receive_within(timeout)
             data = message.data
@@ -152,8 +163,12 @@ class Receiving(Sending):
             with self._reader:
                 if not self._inbox.count:
                     self._inbound.assembler.streaming = True
-                return self._receive(None, streaming=True)
-        except BaseException:
+                message = self._receive(None, streaming=True)
+                self._taken = None
+                if message.final:
+                    self._inbound.assembler.streaming = False
+                return message
+        except ConnectionClosed:
             self._streaming = False
             raise
         finally:
@@ -163,15 +178,23 @@ class Receiving(Sending):
 
     def _receive_within(self, timeout: float) -> Message:
         deadline = Deadline(max(0.0, timeout))
-        late = TimeoutError(f"timed out in {timeout:.1f}s")
-        if not self._reader.acquire(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX)):
-            raise late
+        message: Optional[Message] = None
+        hold = Hold(self._reader)
         try:
-            return self._receive(deadline)
+            try:
+                if not hold.take(max(ROLE_GRACE, timeout)):
+                    raise _OutOfTime
+                message = self._receive(deadline)
+                self._taken = None
+            finally:
+                hold.release()
+            return message
         except _OutOfTime:
-            raise late from None
-        finally:
-            self._reader.release()
+            raise TimeoutError(f"timed out in {timeout:.1f}s") from None
+        except BaseException:
+            if message is not None:
+                self._put_back(message)
+            raise
 
     def _check_streaming(self, caller: str) -> None:
         if self._streaming:
@@ -184,20 +207,38 @@ class Receiving(Sending):
         self._check_opened()
         if self._streaming is not streaming:
             self._check_streaming("recv")
+        tried = False
         while True:
-            if self._inbox.count:
-                return self._inbox.get()
-            message = self._decode()
+            message = self._undelivered() or self._decode()
             if message is not None:
+                self._taken = message
                 return message
             if self._closing.over:
                 raise self._closed()
+            if tried and deadline is not None and deadline.expired():
+                raise _OutOfTime
             self._read(deadline)
+            tried = True
+
+    def _undelivered(self) -> Optional[Message]:
+        """Take what was received before: left behind by an exception, or waiting in the inbox."""
+        waiting = self._inbox.messages
+        if self._taken is not None and not (waiting and waiting[0] is self._taken):
+            return self._taken
+        if not waiting:
+            return None
+        # In this order: wherever an exception hits, the message is somewhere, and taken once.
+        self._taken = waiting[0]
+        return self._inbox.get()
 
     def _put_back(self, message: Message) -> None:
         """Keep a message that an exception (Ctrl-C) kept from being returned."""
-        with self._reader:
-            self._inbox.put_first(message)
+        hold = Hold(self._reader)
+        try:
+            if hold.take(LEAVE_TIMEOUT):
+                self._taken = message
+        finally:
+            hold.release()
 
     def _refuse_text(self, exc: UnicodeDecodeError) -> ConnectionClosed:
         """The application wanted text and got something else."""
@@ -286,6 +327,7 @@ class Receiving(Sending):
 
     def _note_error(self, exc: Exception) -> None:
         """Remember what decoding failed with, to be answered after what came before."""
+        self._peer_error_at = time.monotonic()
         if not isinstance(exc, PeerError):
             self.logger.error("an extension failed", exc_info=True)
             self._inbound.end()
@@ -354,25 +396,25 @@ class Receiving(Sending):
 
     # Reading by threads that are not in recv()
 
-    def _read_until(self, done: Any) -> None:
-        """Read, dropping what the inbox can't take, until ``done()`` or the closing deadline."""
-        deadline = _deadline_at(self._close_by)
+    def _read_until(self, done: Any, deadline: Deadline) -> None:
+        """Read, dropping what the inbox can't take, until ``done()`` or the deadline."""
         while not done():
-            remaining = deadline.remaining()
-            if remaining == 0 or not self._reader.acquire(
-                timeout=-1 if remaining is None else remaining
-            ):
-                return
+            hold = Hold(self._reader)
             try:
+                if not hold.take(deadline.remaining()):
+                    return
                 self._read_to_end(deadline, done)
             finally:
-                self._reader.release()
+                hold.release()
+            if deadline.expired():
+                return
 
     def _collect(self) -> None:
         """Read what had arrived before the transport was broken off, such as a Close frame."""
-        if not self._reader.acquire(timeout=LEAVE_TIMEOUT):
-            return
+        hold = Hold(self._reader)
         try:
+            if not hold.take(LEAVE_TIMEOUT):
+                return
             while not self.is_gone and self._inbox.has_room():
                 if self._closing.over:
                     if not self._discard():
@@ -384,17 +426,24 @@ class Receiving(Sending):
                 elif self._peer_error is not None or not (self._closing.over or self._read_now()):
                     return
         finally:
-            self._reader.release()
+            hold.release()
 
-    def _why_closed(self) -> ConnectionClosed:
-        """Find out how the connection ended, for a thread that can't send. Not in recv()."""
+    def _why_closed(self, deadline: Optional[Deadline]) -> ConnectionClosed:
         if self._broken is not None:
             self._collect()
         elif not self._closing.over:
-            self._read_until(lambda: self._closing.over)
+            limits = [self._closing_deadline().at, Deadline(self.options.send_timeout).at]
+            if deadline is not None:
+                limits.append(deadline.at)
+            until = _deadline_at(min((at for at in limits if at is not None), default=None))
+            self._read_until(lambda: self._closing.over, until)
         if self.is_gone:
             self._release()
         return self._closed()
+
+    def _closing_deadline(self) -> Deadline:
+        """When the closing handshake must have ended."""
+        return _deadline_at(self._close_by)
 
 
 class _OutOfTime(Exception):

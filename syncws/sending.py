@@ -257,9 +257,11 @@ class Sending:
         else:
             frame, queued = self._queue_deflated(codec, head, data, token)
         if not queued:
-            raise self._why_closed()
+            raise self._why_closed(deadline)
         if not frame.done:
             self._wait_written(frame, deadline)
+        elif not self._outbox.settled:
+            service.request(self)  # TLS has the end of it, and the kernel does not
 
     @staticmethod
     def _is_small(codec: DeflateCodec, data: bytes, token: Optional[object]) -> bool:
@@ -399,18 +401,24 @@ class Sending:
         with self._outbound_lock:
             is_open = self._closing.phase is Phase.OPEN and self._broken is None
             if is_open:
-                if payload in self._pings:
-                    raise ConcurrencyError("already waiting for a pong with the same data")
-                while payload is None or payload in self._pings:
-                    payload = os.urandom(4)
                 if waiter is not None:
-                    self._pings[payload] = waiter
-                self._outbox.put_control(OutFrame(self._outbound.encode(FIN | opcode, payload)))
+                    payload = self._expect_pong(payload, waiter)
+                frame = OutFrame(self._outbound.encode(FIN | opcode, payload or b""))
+                self._outbox.put_control(frame)
                 flushed = self._flush()
         if not is_open or self._broken is not None:
-            raise self._why_closed()
+            raise self._why_closed(Deadline(0))  # pings don't wait
         if not flushed:
             service.request(self)
+
+    def _expect_pong(self, payload: Optional[bytes], waiter: PongWaiter) -> bytes:
+        """Remember a ping that is about to be sent; returns its payload. Outbound lock."""
+        if payload in self._pings:
+            raise ConcurrencyError("already waiting for a pong with the same data")
+        while payload is None or payload in self._pings:
+            payload = os.urandom(4)
+        self._pings[payload] = waiter
+        return payload
 
     def _acknowledge(self, data: bytes) -> None:
         with self._outbound_lock:
@@ -435,6 +443,8 @@ class Sending:
         """Send a Close frame if none was sent. Never blocks."""
         frame = OutFrame(self._outbound.encode_close(close))
         with self._outbound_lock:
+            if self._broken is not None:
+                return  # nothing would reach the peer, and nothing is to be said to have been sent
             if self._fragmenting is not None:
                 close = Close(CloseCode.INTERNAL_ERROR, "close during fragmented message")
                 frame = OutFrame(self._outbound.encode_close(close))
@@ -496,10 +506,9 @@ class Sending:
             self.break_off(exc)
             self._outbox.clear()
             return True
-        if flushed and self._closing.over and not self.is_client and not self._half_closed:
+        if flushed and self._closing.over and not self._half_closed:
             # RFC 6455 §7.1.1: the server ends TCP first.
-            self._half_closed = True
-            self._transport.shutdown_write()
+            flushed = self._half_closed = self._transport.shutdown_write(not self.is_client)
         return flushed
 
     def _push(self) -> None:
@@ -553,7 +562,7 @@ class Sending:
             service.request(self)
             while not done():
                 if self._broken is not None or self.is_gone:
-                    raise self._why_closed()
+                    raise self._why_closed(deadline)
                 self._transport.wait_writable(self._slice(deadline))
                 with self._outbound_lock:
                     self._flush()
@@ -578,8 +587,8 @@ class Sending:
 
     # What the other parts of a connection provide
 
-    def _why_closed(self) -> ConnectionClosed:
-        """Find out how the connection ended, for a thread that can't send."""
+    def _why_closed(self, deadline: Optional[Deadline]) -> ConnectionClosed:
+        """Find out by the deadline how the connection ended, for a thread that can't send."""
         raise NotImplementedError
 
     def _release(self) -> None:

@@ -133,7 +133,9 @@ class Server(socketserver.ThreadingTCPServer):
         # Threads with their connections, from before a thread starts until it ends.
         # Changed and copied by single, atomic operations.
         self._handlers: dict[threading.Thread, Optional[ServerConnection]] = {}
-        self._serving: Optional[int] = None  # identity of the thread in serve_forever()
+        # Held while it serves, from before the thread of start() starts; never waited for.
+        self._serving_lock = threading.Lock()
+        self._serving: Optional[int] = None  # identity of the thread that serves
         self._closing = False
         self._close_with: Optional[Close] = None  # what connections are closed with
         self._asked_to_close: set[uuid.UUID] = set()
@@ -174,7 +176,18 @@ class Server(socketserver.ThreadingTCPServer):
             signals: in the main thread, let SIGINT (Ctrl-C) and SIGTERM shut the server
                 down gracefully; this method then returns after the shutdown. A second
                 signal acts as it would without. Elsewhere, no effect.
+
+        Raises:
+            RuntimeError: the server is serving already.
         """
+        self._begin_serving()
+        self._serve(signals)
+
+    def _begin_serving(self) -> None:
+        if not self._serving_lock.acquire(blocking=False):
+            raise RuntimeError("the server is serving already")
+
+    def _serve(self, signals: bool = False) -> None:
         self._serving = threading.get_ident()
         try:
             with self._closing_on_signals(signals):
@@ -186,6 +199,7 @@ class Server(socketserver.ThreadingTCPServer):
             self._serving = None
             if self._closing:
                 self.server_close()
+            self._serving_lock.release()
             self._progress.notify()
         if self._signalled:
             self.wait_closed()
@@ -217,8 +231,18 @@ class Server(socketserver.ThreadingTCPServer):
             restore()
 
     def start(self) -> Server:
-        """Serve in a background thread; returns the server, which listens already."""
-        threading.Thread(target=self.serve_forever, name="syncws-server", daemon=True).start()
+        """
+        Serve in a background thread; returns the server, which listens already.
+
+        Raises:
+            RuntimeError: the server is serving already, or no thread can be started.
+        """
+        self._begin_serving()
+        try:
+            threading.Thread(target=self._serve, name="syncws-server", daemon=True).start()
+        except BaseException:
+            self._serving_lock.release()
+            raise
         return self
 
     # Hooks of socketserver
@@ -330,6 +354,8 @@ class Server(socketserver.ThreadingTCPServer):
             connection.logger.error("connection handler failed", exc_info=True)
         finally:
             connection.close(code)
+            if connection.was_cut and connection.id in self._asked_to_close:
+                self._aborted.add(connection.id)
 
     def _refuse_over_limit(self, request: socket.socket, limit: int) -> None:
         if not self._over_limit:
@@ -368,12 +394,15 @@ class Server(socketserver.ThreadingTCPServer):
         first = not self._closing
         self._closing = True
         # It may run in a signal handler, above anything: no lock is taken from here on.
+        self._acceptor.stop()
         serving = self._serving
         if serving is None:
             self.server_close()
         elif serving == threading.get_ident():
-            self.socket.close()
-        self._acceptor.stop()
+            # The accept loop is interrupted and still has the descriptor in use. Where this
+            # works, the kernel refuses connections from here on; else it does when the loop ends.
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
         if close_connections and self._close_with is None:
             self._close_with = close
             self._close_connections(close)
@@ -473,7 +502,7 @@ class Server(socketserver.ThreadingTCPServer):
         they would wait for each other.
         """
         left: set[object] = {thread.ident or thread for thread in list(self._handlers)}
-        if self._serving is not None:
+        if self._serving_lock.locked():
             left.add(self._serving)
         if threading.get_ident() in left:
             left.difference_update(self._waiting)
@@ -489,6 +518,9 @@ class Server(socketserver.ThreadingTCPServer):
         me = threading.current_thread()
         running = []
         frames = sys._current_frames()
+        # This function's own would refer to itself, and so keep all the others, with their
+        # variables, until the garbage collector comes by.
+        del frames[threading.get_ident()]
         for thread, connection in list(self._handlers.items()):
             frame = frames.get(thread.ident or 0)
             if thread is not me and frame is not None:
@@ -531,12 +563,16 @@ class _Notifier:
             waiter.acquire()
             # In the queue before looking: a change after the look releases it.
             self._waiters.append(waiter)
-            if done():
-                return True
-            remaining = deadline.remaining()
-            if remaining == 0:
-                return False
-            waiter.acquire(timeout=-1 if remaining is None else remaining)
+            try:
+                if done():
+                    return True
+                remaining = deadline.remaining()
+                if remaining == 0:
+                    return False
+                waiter.acquire(timeout=-1 if remaining is None else remaining)
+            finally:
+                with contextlib.suppress(ValueError):  # released already
+                    self._waiters.remove(waiter)
 
 
 def serve(

@@ -207,7 +207,9 @@ class _Loop:
             # A bug of ours; it costs the connection concerned, not the others.
             logger.error("unexpected internal error", exc_info=True)
             connection.break_off(exc)
-            self._watch(connection, 0)
+            with contextlib.suppress(KeyError, ValueError):  # it may not have been watched yet
+                self.selector.unregister(connection)
+            connection.settle(0)
 
     def _watch(self, connection: Any, wanted: int) -> None:
         watched = connection.watched

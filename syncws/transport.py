@@ -33,6 +33,9 @@ __all__ = ["TLSTransport", "Transport", "wait_for"]
 PORTABLE_IO = not sys.platform.startswith("linux")
 SLICE = 0.25  # seconds
 
+# Longer waits are done in several: poll() counts milliseconds in 31 bits.
+MAX_POLL = 86400.0  # seconds
+
 # Above this, joining header and payload costs more than sendmsg() with two buffers.
 JOIN_LIMIT = 16384  # bytes
 
@@ -55,6 +58,16 @@ def wait_for(sock: socket.socket, write: bool, timeout: Optional[float]) -> bool
         write: wait for room to write, else for input.
         timeout: seconds; ``None`` to wait for ever.
     """
+    deadline = Deadline(timeout)
+    while True:
+        remaining = deadline.remaining()
+        if _poll(sock, write, remaining if remaining is None else min(remaining, MAX_POLL)):
+            return True
+        if deadline.expired():
+            return False
+
+
+def _poll(sock: socket.socket, write: bool, timeout: Optional[float]) -> bool:
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(sock, select.POLLOUT if write else select.POLLIN)
@@ -85,7 +98,8 @@ class Transport:
         self.portable = portable
         sock.setblocking(not portable)
         if self.is_tcp:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # the peer may have gone already
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._flags = (0 if portable else _DONTWAIT) | _NOSIGNAL
         self._read_flags = 0 if portable else _DONTWAIT
         self._sendmsg = getattr(sock, "sendmsg", None)
@@ -204,9 +218,16 @@ class Transport:
         """Wait for room in the kernel; ``timeout`` in seconds, ``None`` for ever."""
         return self._wait(True, timeout)
 
-    def shutdown_write(self) -> None:
-        """Tell the peer that nothing more will come (RFC 6455 §7.1.1)."""
-        self._shutdown(socket.SHUT_WR)
+    def shutdown_write(self, tcp: bool = True) -> bool:
+        """
+        Tell the peer that nothing more will come (RFC 6455 §7.1.1); false if it must be repeated.
+
+        Args:
+            tcp: close the sending half of TCP, too; otherwise that of TLS only.
+        """
+        if tcp:
+            self._shutdown(socket.SHUT_WR)
+        return True
 
     # Ending: any thread.
 
@@ -254,6 +275,8 @@ class Transport:
         while not self.read_nowait(received, size):
             if not self.wait_readable(deadline.remaining()):
                 raise TimeoutError("timed out during the opening handshake")
+        if deadline.expired():  # a peer may send all the time without ever finishing
+            raise TimeoutError("timed out during the opening handshake")
         return b"".join(received)
 
     def send_before(self, deadline: Deadline, data: bytes) -> None:
@@ -355,6 +378,9 @@ class TLSTransport(Transport):
                 # With or without close_notify, no more will come; whether that was expected
                 # is for the closing handshake to tell.
                 received.append(b"")
+            except ssl.SSLError:
+                if not count:  # else what came before it is served first; it will be raised again
+                    raise
             finally:
                 # Reading may produce answers, such as that to a key update.
                 with contextlib.suppress(OSError):
@@ -375,7 +401,13 @@ class TLSTransport(Transport):
         return bool(self._raw) or super().has_input()
 
     def discard(self, size: int) -> Optional[int]:
-        self._discarding = True
+        # It is decrypted: a peer may keep TCP open until its close_notify was noticed.
+        received: list[bytes] = []
+        while not self._discarding:
+            try:
+                return sum(map(len, received)) if self.read_nowait(received, size) else None
+            except ssl.SSLError:
+                self._discarding = True
         return super().discard(size)
 
     def wait_readable(self, timeout: Optional[float]) -> bool:
@@ -390,7 +422,8 @@ class TLSTransport(Transport):
             rest = _rest(buffers, offset)
             if len(rest) == 2 and len(rest[1]) <= JOIN_LIMIT:
                 rest = [b"".join(rest)]
-            self._encrypt(memoryview(rest[0]), counts)
+            if rest:  # nothing, when an exception kept its end from being noticed
+                self._encrypt(memoryview(rest[0]), counts)
             self._flush_blocks()
 
     def _encrypt(self, data: memoryview, counts: list[int]) -> None:
@@ -424,13 +457,16 @@ class TLSTransport(Transport):
             if sum(counts) == len(self._blocks[0]):
                 self._blocks.clear()
 
-    def shutdown_write(self) -> None:
-        with self._tls_lock, contextlib.suppress(OSError):
-            with contextlib.suppress(ssl.SSLError):
-                self.tls.unwrap()  # puts close_notify into the outgoing BIO
-            if not self._flush_blocks():
-                return
-        super().shutdown_write()
+    def shutdown_write(self, tcp: bool = True) -> bool:
+        with self._tls_lock:
+            try:
+                with contextlib.suppress(ssl.SSLError):
+                    self.tls.unwrap()  # puts close_notify into the outgoing BIO
+                if not self._flush_blocks():
+                    return False
+            except OSError:
+                return True
+        return super().shutdown_write(tcp)
 
     def handshake(self, deadline: Deadline) -> None:
         """Do the TLS handshake; raises ``ssl.SSLError``, ``TimeoutError`` or ``OSError``."""

@@ -135,18 +135,23 @@ class Wire:
             self.sock.settimeout(PATIENCE)
         return False
 
+    def hang_up(self):
+        """End both directions, also while another thread is sending."""
+        with contextlib.suppress(OSError):  # the end may have been noticed already
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
     def reset(self):
         """Reset the TCP connection."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
     def _exactly(self, size):
-        data = b""
+        data = bytearray()
         while len(data) < size:
             chunk = self.sock.recv(size - len(data))
             assert chunk, "the connection ended within a frame"
             data += chunk
-        return data
+        return bytes(data)
 
 
 @contextlib.contextmanager
@@ -163,18 +168,27 @@ def bare_client(link, *, headers=None, receive_buffer=None, **options):
 
 
 @contextlib.contextmanager
-def bare_server(*, extensions=None, receive_buffer=None, **options):
-    """A server that the test plays: yields its wire and the client's connection."""
+def bare_server(*, contexts=None, extensions=None, receive_buffer=None, **options):
+    """
+    A server that the test plays: yields its wire and the client's connection.
+
+    ``contexts`` are those of the server and of the client, for TLS.
+    """
     options.setdefault("close_timeout", PATIENCE)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    scheme = "ws"
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         if receive_buffer is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if contexts is not None:
+            scheme = "wss"
+            listener = stack.enter_context(contexts[0].wrap_socket(listener, server_side=True))
+            options["ssl"] = contexts[1]
         accepting = Task(_accept, listener, extensions)
-        connection = connect(f"ws://127.0.0.1:{listener.getsockname()[1]}/", **options)
-        with contextlib.ExitStack() as stack:
-            stack.callback(connection.close)
-            sock = stack.enter_context(accepting.result())
-            yield Wire(sock, masks=False), connection
+        connection = connect(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/", **options)
+        stack.callback(connection.close)
+        sock = stack.enter_context(accepting.result())
+        yield Wire(sock, masks=False), connection
 
 
 def _accept(listener, extensions):

@@ -398,6 +398,7 @@ def test_close_reason_is_the_one_received(plain):
         closing = Task(connection.close, 1000, "ours")
         assert wire.receive() == (FIN | CLOSE, close_payload(1000, "ours"))
         wire.send_close(1000, "theirs")
+        assert wire.end() == []
         closing.result()
         assert connection.close_reason == "theirs"
 

@@ -52,14 +52,13 @@ class Forwarder:
             threading.Thread(target=self._forward, args=(accepted,), daemon=True).start()
 
     def _forward(self, accepted: socket.socket) -> None:
-        with accepted, contextlib.suppress(OSError):
-            with socket.create_connection(("127.0.0.1", self._target)) as connected:
-                for sock in (accepted, connected):
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                secure, plain = accepted, connected
-                if not self._listen_tls:
-                    secure, plain = plain, secure
-                Bridge(secure, plain, self._context, server_side=self._listen_tls).run()
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.enter_context(accepted)
+            connected = stack.enter_context(socket.create_connection(("127.0.0.1", self._target)))
+            for sock in (accepted, connected):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            secure, plain = (accepted, connected) if self._listen_tls else (connected, accepted)
+            Bridge(secure, plain, self._context, server_side=self._listen_tls).run()
 
 
 class Bridge:
