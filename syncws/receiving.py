@@ -104,12 +104,17 @@ class Receiving(Sending):
         """
         message: Optional[Message] = None
         try:
-            if timeout is None:
-                with self._reader:
-                    message = self._receive(None)
-                    self._taken = None
-            else:
-                message = self._receive_within(timeout)
+            try:
+                if timeout is None:
+                    with self._reader:
+                        message = self._receive(None)
+                        self._taken = None
+                else:
+                    message = self._receive_within(timeout)
+            finally:
+                self._takes += 1
+                if self.is_gone:
+                    self._release()
             data = message.data
             if message.text if decode is None else decode:
                 string = message.string
@@ -118,13 +123,10 @@ class Receiving(Sending):
         except UnicodeDecodeError as exc:
             raise self._refuse_text(exc) from exc
         except BaseException:
+            # The last step is the return: an exception before it gives the message back.
             if message is not None:
                 self._put_back(message)
             raise
-        finally:
-            self._takes += 1
-            if self.is_gone:
-                self._release()
 
     def recv_streaming(self, decode: Optional[bool] = None) -> Iterator[Data]:
         """

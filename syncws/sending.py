@@ -407,7 +407,7 @@ class Sending:
                 self._outbox.put_control(frame)
                 flushed = self._flush()
         if not is_open or self._broken is not None:
-            raise self._why_closed(Deadline(0))  # pings don't wait
+            raise self._why_closed(None)
         if not flushed:
             service.request(self)
 

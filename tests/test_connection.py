@@ -65,14 +65,15 @@ def test_send_before_the_handshake_is_refused(plain, call):
         assert wire.receive() == (FIN | TEXT, b"in time")
 
 
-def test_nothing_is_sent_after_a_close_frame(plain):
+def test_nothing_but_pongs_is_sent_after_a_close_frame(plain):
     with bare_client(plain) as (wire, connection):
         closing = Task(connection.close)
         assert wire.receive() == (FIN | CLOSE, close_payload(1000))
         sending = [Task(connection.send, "late"), Task(connection.ping), Task(connection.pong)]
         wire.send(PING, b"late")
         wire.send_close(1000)
-        assert wire.end() == []
+        # RFC 6455 §5.5.2: pings are answered until a Close frame is received.
+        assert wire.end() == [(FIN | PONG, b"late")]
         closing.result()
         for task in sending:
             assert isinstance(task.error(), ConnectionClosedOK)

@@ -15,7 +15,7 @@ LAYERS = [
     ["version", "exceptions", "opcodes", "deadline"],
     ["masking", "frames", "headers", "http11", "uri"],
     ["permessage_deflate", "handshake", "messages", "protocol", "options"],
-    ["transport", "queues", "service", "sending", "receiving", "connection"],
+    ["transport", "locks", "queues", "service", "sending", "receiving", "connection"],
     ["broadcast", "auth", "acceptor", "server_connection", "server", "client", "demo", "cli"],
     ["__init__", "__main__"],
 ]
