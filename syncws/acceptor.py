@@ -7,8 +7,11 @@ import contextlib
 import errno
 import logging
 import selectors
+import signal
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any, Callable, Optional, Union
 
 __all__ = ["Acceptor"]
@@ -83,10 +86,26 @@ class Acceptor:
         """Accept connections until ``stop()``."""
         self._selector.register(self._listener, selectors.EVENT_READ)
         try:
-            self._run()
+            with self._woken_by_signals():
+                self._run()
         finally:
             with contextlib.suppress(KeyError):  # not registered while backing off
                 self._selector.unregister(self._listener)
+
+    @contextlib.contextmanager
+    def _woken_by_signals(self) -> Iterator[None]:
+        """Have a signal end a select() that it came just before, so that its handler runs."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        if previous != -1:
+            signal.set_wakeup_fd(previous)  # somebody else is woken
+        try:
+            yield
+        finally:
+            if previous == -1:
+                signal.set_wakeup_fd(-1)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -96,7 +115,10 @@ class Acceptor:
             for key, _ in ready:
                 if key.fileobj is self._listener:
                     self._accept_batch()
-                elif key.fileobj is not self._receiver:
+                elif key.fileobj is self._receiver:
+                    with contextlib.suppress(BlockingIOError):
+                        self._receiver.recv(4096)
+                else:
                     self._read_refused(key.fileobj)
             self._end_refusals()
             self._resume()

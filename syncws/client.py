@@ -62,10 +62,6 @@ class ClientConnection(Connection):
             if response is not None:
                 return response
 
-    def discard(self) -> None:
-        """Give the descriptor back after a handshake that did not succeed."""
-        self._transport.close()
-
 
 def connect(
     uri: str,

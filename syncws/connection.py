@@ -262,7 +262,8 @@ class Connection(Receiving):
                 self._released = True
                 self._transport.close()
         finally:
-            hold.release()
+            if hold.taken:
+                self._reader.release()
         service.discard(self)
 
     # Opening, for subclasses

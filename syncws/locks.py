@@ -17,25 +17,22 @@ class Hold:
             if hold.take(timeout):
                 ...
         finally:
-            hold.release()
+            if hold.taken:
+                lock.release()
 
     Whether it was taken is noted by C code, as :mod:`syncws.transport` explains: an exception
-    of a signal handler in between can't lose the lock.
+    of a signal handler in between can't lose the lock. For the same reason there is no
+    ``release()`` here: it could be interrupted as it is entered.
     """
 
-    __slots__ = ("_lock", "_taken")
+    __slots__ = ("_lock", "taken")
 
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
-        self._taken: list[bool] = []
+        self.taken: list[bool] = []
 
     def take(self, timeout: Optional[float]) -> bool:
         """Take the lock within ``timeout`` seconds; ``None`` waits for ever."""
         seconds = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
-        self._taken.extend(filter(None, map(self._lock.acquire, (True,), (seconds,))))
-        return bool(self._taken)
-
-    def release(self) -> None:
-        """Release the lock if it was taken."""
-        if self._taken:
-            self._lock.release()
+        self.taken.extend(filter(None, map(self._lock.acquire, (True,), (seconds,))))
+        return bool(self.taken)

@@ -189,7 +189,8 @@ class Receiving(Sending):
                 message = self._receive(deadline)
                 self._taken = None
             finally:
-                hold.release()
+                if hold.taken:
+                    self._reader.release()
             return message
         except _OutOfTime:
             raise TimeoutError(f"timed out in {timeout:.1f}s") from None
@@ -240,7 +241,8 @@ class Receiving(Sending):
             if hold.take(LEAVE_TIMEOUT):
                 self._taken = message
         finally:
-            hold.release()
+            if hold.taken:
+                self._reader.release()
 
     def _refuse_text(self, exc: UnicodeDecodeError) -> ConnectionClosed:
         """The application wanted text and got something else."""
@@ -407,7 +409,8 @@ class Receiving(Sending):
                     return
                 self._read_to_end(deadline, done)
             finally:
-                hold.release()
+                if hold.taken:
+                    self._reader.release()
             if deadline.expired():
                 return
 
@@ -428,7 +431,8 @@ class Receiving(Sending):
                 elif self._peer_error is not None or not (self._closing.over or self._read_now()):
                     return
         finally:
-            hold.release()
+            if hold.taken:
+                self._reader.release()
 
     def _why_closed(self, deadline: Optional[Deadline]) -> ConnectionClosed:
         if self._broken is not None:

@@ -197,10 +197,12 @@ class Server(socketserver.ThreadingTCPServer):
                     self._acceptor.run()
         finally:
             self._serving = None
-            if self._closing:
-                self.server_close()
-            self._serving_lock.release()
-            self._progress.notify()
+            try:
+                if self._closing:
+                    self.server_close()
+            finally:
+                self._serving_lock.release()
+                self._progress.notify()
         if self._signalled:
             self.wait_closed()
 
@@ -353,7 +355,9 @@ class Server(socketserver.ThreadingTCPServer):
         except Exception:
             connection.logger.error("connection handler failed", exc_info=True)
         finally:
-            connection.close(code)
+            # What close() asked the service thread for comes first, if that is still to do it.
+            close = self._close_with or Close(code)
+            connection.close(close.code, close.reason)
             if connection.was_cut and connection.id in self._asked_to_close:
                 self._aborted.add(connection.id)
 
@@ -485,11 +489,15 @@ class Server(socketserver.ThreadingTCPServer):
     def server_close(self) -> None:
         """Close the listening socket, and nothing else; see :meth:`shutdown`."""
         try:
-            self._open_parts.pop()
+            part = self._open_parts.pop()
         except IndexError:
             return
-        self.socket.close()
-        self._acceptor.close()
+        try:
+            self.socket.close()
+            self._acceptor.close()
+        except BaseException:
+            self._open_parts.append(part)  # Ctrl-C: the next call does the rest
+            raise
         if self._unlink is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._unlink)

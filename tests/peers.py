@@ -68,6 +68,12 @@ def frame(head, payload=b"", masked=False):
     return header + b"\x01\x02\x03\x04" + unmask(payload, b"\x01\x02\x03\x04")
 
 
+def repeat(function):
+    """Call a function until it raises."""
+    while True:
+        function()
+
+
 def unmask(payload, key):
     keys = (key * (len(payload) // 4 + 1))[: len(payload)]
     number = int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")

@@ -20,6 +20,7 @@ from peers import (
     bare_server,
     close_payload,
     frame,
+    repeat,
 )
 
 from syncws import ConnectionClosedError, ConnectionClosedOK, ProtocolError
@@ -85,7 +86,9 @@ def test_end_by_this_end_wakes_its_threads(link, ends):
         receiving = [Task(connection.recv), Task(connection.recv, 30), Task(list, connection)]
         sending = [Task(connection.send, bytes(TOO_MUCH)), Task(connection.send, ["a", "b"])]
         waiting = [Task(connection.wait_closed, PATIENCE), Task(pong.wait, PATIENCE)]
-        assert wait_until(lambda: connection._reader.locked() and connection.stats()["outbox_bytes"])
+        assert wait_until(
+            lambda: connection._reader.locked() and connection.stats()["outbox_bytes"]
+        )
         if ends == "closes":
             connection.close()
         else:
@@ -113,9 +116,11 @@ def test_abort_ends_both_ends_at_once(link):
         receiving = Task(server.recv)
         began = time.monotonic()
         client.abort()
-        with pytest.raises(ConnectionClosedError, match="^no close frame received or sent$"):
+        with pytest.raises(ConnectionClosedError, match=r"^no close frame received or sent$"):
             receiving.result()
-        with pytest.raises(ConnectionClosedError, match="^no close frame received or sent$") as caught:
+        with pytest.raises(
+            ConnectionClosedError, match=r"^no close frame received or sent$"
+        ) as caught:
             client.recv()
         assert isinstance(caught.value.__cause__, ConnectionAbortedError)
         assert client.wait_closed(PATIENCE)
@@ -154,8 +159,7 @@ def test_peer_that_floods_after_the_closing_handshake_is_cut_off(plain):
 
         def flood():
             with pytest.raises(OSError):  # noqa: PT011 # reset or broken pipe, as it happens
-                while True:
-                    wire.sock.sendall(bytes(65536))
+                repeat(lambda: wire.sock.sendall(bytes(65536)))
 
         flooding = Task(flood)
         assert connection.wait_closed(3)
@@ -169,7 +173,7 @@ def test_peer_that_only_half_closes_is_gone(link):
         if link.secure:
             wire.sock._sslobj = None  # the socket underneath, without close_notify
         wire.sock.shutdown(socket.SHUT_WR)
-        with pytest.raises(ConnectionClosedError, match="^no close frame received or sent$"):
+        with pytest.raises(ConnectionClosedError, match=r"^no close frame received or sent$"):
             receiving.result()
 
 
@@ -179,7 +183,9 @@ def test_reset_ends_the_connection(plain, reading):
         receiving = Task(connection.recv) if reading else None
         wire.reset()
         assert connection.wait_closed(PATIENCE)
-        with pytest.raises(ConnectionClosedError, match="^no close frame received or sent$") as caught:
+        with pytest.raises(
+            ConnectionClosedError, match=r"^no close frame received or sent$"
+        ) as caught:
             receiving.result() if receiving else connection.recv()
         assert isinstance(caught.value.__cause__, ConnectionResetError)
         assert connection.close_code == 1006
@@ -192,7 +198,7 @@ def test_end_of_tls_without_close_notify_ends_the_connection(tls, kind):
         receiving = Task(connection.recv)
         with socket.socket(fileno=wire.sock.detach()) as sock:
             sock.shutdown(socket.SHUT_RDWR)
-        with pytest.raises(ConnectionClosedError, match="^no close frame received or sent$"):
+        with pytest.raises(ConnectionClosedError, match=r"^no close frame received or sent$"):
             receiving.result()
 
 
@@ -201,7 +207,9 @@ def test_garbage_instead_of_tls_ends_the_connection(tls):
         receiving = Task(connection.recv)
         with socket.socket(fileno=wire.sock.detach()) as sock:
             sock.sendall(b"this is not a TLS record at all")
-            with pytest.raises(ConnectionClosedError, match="^no close frame received or sent$") as e:
+            with pytest.raises(
+                ConnectionClosedError, match=r"^no close frame received or sent$"
+            ) as e:
                 receiving.result()
         assert isinstance(e.value.__cause__, ssl.SSLError)
 
@@ -211,9 +219,10 @@ def test_send_that_fails_tells_who_closed_and_why(plain):
         # The peer closes, and resets without waiting for an answer: the Close frame is there.
         wire.send_close(4000, "so long")
         wire.sock.shutdown(socket.SHUT_WR)
-        with pytest.raises(ConnectionClosedError, match=r"^received 4000 \(private use\) so long; "):
-            while True:
-                connection.send(bytes(65536))
+        with pytest.raises(
+            ConnectionClosedError, match=r"^received 4000 \(private use\) so long; "
+        ):
+            repeat(lambda: connection.send(bytes(65536)))
 
 
 def test_close_frame_that_came_before_abort_is_told(plain):
@@ -221,7 +230,9 @@ def test_close_frame_that_came_before_abort_is_told(plain):
         wire.send_close(4000, "so long")
         assert wire.receive() == (FIN | CLOSE, close_payload(4000, "so long"))
         connection.abort()
-        with pytest.raises(ConnectionClosedError, match=r"^received 4000 \(private use\) so long; "):
+        with pytest.raises(
+            ConnectionClosedError, match=r"^received 4000 \(private use\) so long; "
+        ):
             connection.send("late")
 
 

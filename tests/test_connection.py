@@ -25,6 +25,7 @@ from peers import (
     bare_server,
     close_payload,
     frame,
+    repeat,
 )
 
 from syncws import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
@@ -112,7 +113,7 @@ def test_message_of_another_thread_is_refused_within_a_fragmented_message(plain)
 
         sending = Task(connection.send, fragments())
         assert middle.wait(PATIENCE)
-        text = "^cannot call send while another thread is already running send$"
+        text = r"^cannot call send while another thread is already running send$"
         with pytest.raises(ConcurrencyError, match=text):
             connection.send("mixed in")
         with pytest.raises(ConcurrencyError, match=text):
@@ -189,9 +190,13 @@ def test_ping_between_fragments_is_answered_at_once(plain):
 def test_ping_over_125_bytes_is_refused(plain):
     with plain.pair() as (client, _):
         for call in (client.ping, client.pong):
-            with pytest.raises(ValueError, match="^a ping or pong has at most 125 bytes, not 126$"):
+            with pytest.raises(
+                ValueError, match=r"^a ping or pong has at most 125 bytes, not 126$"
+            ):
                 call(b"x" * 126)
-            with pytest.raises(ValueError, match="^a ping or pong has at most 125 bytes, not 126$"):
+            with pytest.raises(
+                ValueError, match=r"^a ping or pong has at most 125 bytes, not 126$"
+            ):
                 call("é" * 63)
         assert client.ping(b"x" * 125).wait(PATIENCE)
 
@@ -380,7 +385,7 @@ def test_close_returns_within_its_timeout_though_the_peer_is_silent(link):
         assert wire.receive() == (FIN | CLOSE, close_payload(4000))
         closing.result(2)
         assert connection.is_gone
-        with pytest.raises(ConnectionClosedError, match="; no close frame received$") as caught:
+        with pytest.raises(ConnectionClosedError, match=r"; no close frame received$") as caught:
             connection.recv()
         assert isinstance(caught.value.__cause__, TimeoutError)
 
@@ -417,7 +422,7 @@ def test_close_code_is_1006_without_a_close_frame(link):
     with bare_client(link) as (wire, connection):
         receiving = Task(connection.recv)
         wire.sock.shutdown(socket.SHUT_RDWR)
-        with pytest.raises(ConnectionClosedError, match="^no close frame received or sent$"):
+        with pytest.raises(ConnectionClosedError, match=r"^no close frame received or sent$"):
             receiving.result()
         assert connection.close_code == 1006
         assert connection.close_reason == ""
@@ -487,8 +492,7 @@ def test_messages_before_a_violation_are_delivered_and_answered_first(plain, nam
         if not reading:
             assert wait_until(lambda: connection.stats()["inbox_messages"] == 3)
         with pytest.raises(ConnectionClosed):
-            while True:
-                connection.send(connection.recv(PATIENCE))
+            repeat(lambda: connection.send(connection.recv(PATIENCE)))
         received = wire.receive_all()
         assert received[:3] == [(FIN | TEXT, b"%d" % number) for number in range(3)]
         assert received[3][0] == FIN | CLOSE

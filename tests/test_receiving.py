@@ -8,7 +8,19 @@ import threading
 import pytest
 from conftest import wait_until
 from links import PATIENCE
-from peers import BINARY, CLOSE, CONT, FIN, PING, PONG, TEXT, Task, bare_client, close_payload, frame
+from peers import (
+    BINARY,
+    CLOSE,
+    CONT,
+    FIN,
+    PING,
+    PONG,
+    TEXT,
+    Task,
+    bare_client,
+    close_payload,
+    frame,
+)
 
 from syncws import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 
@@ -47,11 +59,15 @@ def test_decode_chooses_the_type(plain, read_ahead):
 def test_binary_that_is_not_utf_8_cannot_be_decoded(plain):
     with bare_client(plain) as (wire, connection):
         wire.send(BINARY, b"ab\xffc")
-        text = r"^sent 1007 \(invalid frame payload data\) invalid start byte at position 2; no close"
+        text = (
+            r"^sent 1007 \(invalid frame payload data\) invalid start byte at position 2; no close"
+        )
         with pytest.raises(ConnectionClosedError, match=text) as caught:
             connection.recv(PATIENCE, decode=True)
         assert isinstance(caught.value.__cause__, UnicodeDecodeError)
-        assert wire.end() == [(FIN | CLOSE, close_payload(1007, "invalid start byte at position 2"))]
+        assert wire.end() == [
+            (FIN | CLOSE, close_payload(1007, "invalid start byte at position 2"))
+        ]
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.05])
@@ -116,7 +132,9 @@ def test_messages_that_arrived_before_a_reset_are_received_after_it(plain):
         wire.reset()
         assert connection.wait_closed(PATIENCE)
         assert [connection.recv() for _ in range(3)] == ["0", "1", "2"]
-        with pytest.raises(ConnectionClosedError, match="^no close frame received or sent$") as caught:
+        with pytest.raises(
+            ConnectionClosedError, match=r"^no close frame received or sent$"
+        ) as caught:
             connection.recv()
         assert isinstance(caught.value.__cause__, ConnectionResetError)
 
@@ -134,10 +152,12 @@ def test_messages_that_crossed_our_close_frame_are_received_after_it(plain):
 
 def test_message_cut_short_by_the_end_is_not_received(link):
     with bare_client(link) as (wire, connection):
-        wire.sock.sendall(frame(FIN | TEXT, b"whole", masked=True) + frame(TEXT, b"half", True)[:-1])
+        wire.sock.sendall(
+            frame(FIN | TEXT, b"whole", masked=True) + frame(TEXT, b"half", True)[:-1]
+        )
         wire.sock.shutdown(socket.SHUT_RDWR)
         assert connection.recv(PATIENCE) == "whole"
-        with pytest.raises(ConnectionClosedError, match="^no close frame received or sent$"):
+        with pytest.raises(ConnectionClosedError, match=r"^no close frame received or sent$"):
             connection.recv(PATIENCE)
 
 
@@ -153,7 +173,7 @@ def test_each_message_goes_to_exactly_one_of_many_receiving_threads(link):
             client.send(str(number))
         client.close()
         received = [task.result() for task in tasks]
-        assert sorted((int(n) for part in received for n in part)) == list(range(count))
+        assert sorted(int(n) for part in received for n in part) == list(range(count))
         # Each thread got its own in the order in which they were sent.
         for part in received:
             assert [int(n) for n in part] == sorted(int(n) for n in part)
@@ -256,7 +276,9 @@ def test_streamed_binary_that_is_not_utf_8_cannot_be_decoded(plain):
         wire.send(BINARY, b"fine", fin=0)
         assert next(fragments) == "fine"
         wire.send(CONT, b"\xff")
-        with pytest.raises(ConnectionClosedError, match=r"^sent 1007 \(invalid frame payload data\)"):
+        with pytest.raises(
+            ConnectionClosedError, match=r"^sent 1007 \(invalid frame payload data\)"
+        ):
             next(fragments)
         (received,) = wire.end()
         assert received[0] == FIN | CLOSE
@@ -268,12 +290,14 @@ def test_stream_must_be_consumed_to_its_end(plain, fragments):
         client.send(["one", "two"])
         stream = server.recv_streaming()
         assert [next(stream)]
-        text = "^cannot call recv while another thread is already running recv_streaming$"
+        text = r"^cannot call recv while another thread is already running recv_streaming$"
         with pytest.raises(ConcurrencyError, match=text):
             server.recv()
         with pytest.raises(ConcurrencyError, match=text):
             server.recv(0)
-        text = "^cannot call recv_streaming while another thread is already running recv_streaming$"
+        text = (
+            r"^cannot call recv_streaming while another thread is already running recv_streaming$"
+        )
         with pytest.raises(ConcurrencyError, match=text):
             next(server.recv_streaming())
         client.send("next")
@@ -379,7 +403,9 @@ def test_one_message_always_fits_the_inbox(plain):
 def test_full_inbox_holds_the_peer_back_and_loses_nothing(link):
     count, size = 512, 64 * 1024
     with link.pair(max_queue=2, compression=None) as (client, server):
-        sending = Task(lambda: [client.send(number.to_bytes(size, "big")) for number in range(count)])
+        sending = Task(
+            lambda: [client.send(number.to_bytes(size, "big")) for number in range(count)]
+        )
         assert messages_waiting(server, 2)
         assert wait_until(lambda: client.stats()["outbox_bytes"])
         assert sending.is_alive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import sys
 import threading
 
 import pytest
@@ -227,6 +228,10 @@ def test_close_can_be_interrupted_and_repeated(plain, alarm):
         assert connection.close_code == 4000
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 10),
+    reason="Python 3.9 runs signal handlers between any two instructions, in a return as well",
+)
 def test_interrupts_at_any_moment_in_recv_lose_no_message_silently(plain, alarm):
     signal.setitimer(signal.ITIMER_PROF, 0.002, 0.002)
     ends = []
