@@ -27,16 +27,15 @@ from types import TracebackType
 from typing import Any, Optional, Union
 
 from .deadline import Deadline
-from .exceptions import ProtocolError
 from .frames import FIN
 from .http11 import Request, Response
 from .locks import Hold
 from .opcodes import Close, CloseCode, Opcode, State
 from .options import Options
-from .protocol import Inbound, Outbound, Phase, explain_failure
+from .protocol import Inbound, Outbound, Phase, explain_failure, own_close
 from .queues import OutFrame
 from .receiving import LEAVE_TIMEOUT, Receiving
-from .sending import LoggerLike, PongWaiter
+from .sending import LoggerLike, PongWaiter, is_alive
 from .service import READ, WRITE, service
 from .transport import Transport
 
@@ -192,13 +191,11 @@ class Connection(Receiving):
             ProtocolError: the code or the reason is not allowed.
         """
         self._check_opened()
-        if code == CloseCode.NO_STATUS_RCVD:
-            # Close(1005) stands for a Close frame without a code, which only answers its like.
-            raise ProtocolError("invalid status code: 1005")
+        close = own_close(code, reason)
         error = self._peer_error
         if error is not None:
             self._fail(explain_failure(error), error)
-        self._begin_close(Close(int(code), reason))
+        self._begin_close(close)
         self._finish_close()
 
     def wait_closed(self, timeout: Optional[float] = None) -> bool:
@@ -257,7 +254,7 @@ class Connection(Receiving):
             if self._released or not hold.take(0):
                 return
             with self._outbound_lock:
-                if self._pollers or self.watched:
+                if self.watched or any(map(is_alive, self._pollers)):
                     return
                 self._released = True
                 self._transport.close()
@@ -353,7 +350,7 @@ class Connection(Receiving):
 
     def _read_ahead(self) -> int:
         """Read for an application that is busy with something else."""
-        away = self._takes == self._takes_seen or self._pollers > 0
+        away = self._takes == self._takes_seen or any(map(is_alive, self._pollers))
         self._takes_seen = self._takes
         if not away and not self._closing.over and self._broken is None:
             return 0

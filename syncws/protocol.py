@@ -36,7 +36,16 @@ from .messages import Message, MessageAssembler
 from .opcodes import OK_CLOSE_CODES, Close, CloseCode, Opcode, State
 from .permessage_deflate import DeflateCodec
 
-__all__ = ["Closing", "Control", "Event", "Inbound", "Outbound", "Phase", "explain_failure"]
+__all__ = [
+    "Closing",
+    "Control",
+    "Event",
+    "Inbound",
+    "Outbound",
+    "Phase",
+    "explain_failure",
+    "own_close",
+]
 
 
 class Control(NamedTuple):
@@ -62,6 +71,19 @@ def explain_failure(exc: BaseException) -> Close:
     if isinstance(exc, PayloadTooBig):
         return Close(CloseCode.MESSAGE_TOO_BIG, str(exc))
     return Close(CloseCode.INTERNAL_ERROR)
+
+
+def own_close(code: int, reason: str) -> Close:
+    """
+    What a Close frame of ours is to say; raises ``ProtocolError`` for what it must not.
+
+    1005 stands for a Close frame without a code, which only answers its like (RFC 6455 §7.4.1).
+    """
+    close = Close(int(code), reason)
+    if code == CloseCode.NO_STATUS_RCVD:
+        raise ProtocolError("invalid status code: 1005")
+    encode_close(close)
+    return close
 
 
 def _short(reason: str) -> str:

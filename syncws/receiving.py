@@ -56,6 +56,7 @@ class Receiving(Sending):
         self._torn = False  # an exception hit the decoder half-way
         self._peer_error: Optional[Exception] = None  # found, not yet answered
         self._peer_error_at = 0.0
+        self._hungry = False  # all input was decoded
         self._control: Optional[Control] = None  # received, not yet handled
         # On its way to the application; left here by an exception such as that of Ctrl-C.
         self._taken: Optional[Message] = None
@@ -288,6 +289,7 @@ class Receiving(Sending):
             return
         end = not received[-1]
         self._torn = True
+        self._hungry = False
         self._inbound.feed(data)
         # The end of input is for the next time: what came before must be decoded first.
         received[:] = [b""] if end else []
@@ -306,6 +308,8 @@ class Receiving(Sending):
         while self._peer_error is None:
             event = self._control
             if event is None:
+                if self._hungry:
+                    return None
                 if self._torn:
                     self._fail(Close(CloseCode.INTERNAL_ERROR, "interrupted"), None)
                     return None
@@ -317,6 +321,7 @@ class Receiving(Sending):
                     break
                 self._torn = False
                 if decoded is None:
+                    self._hungry = True
                     return None
                 if isinstance(decoded, Message):
                     self._received_messages += 1

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Callable, Optional, TypeVar, Union
 
@@ -129,7 +130,7 @@ class Sending:
         self._outbox = Outbox(transport)
         self._fragmenting: Optional[object] = None  # who is sending a fragmented message
         self._pings: dict[bytes, PongWaiter] = {}
-        self._pollers = 0  # threads waiting for writability
+        self._pollers: list[weakref.ref[_Poller]] = []  # threads waiting for writability
         self._half_closed = False
         self._sent_messages = 0
 
@@ -365,6 +366,8 @@ class Sending:
         """
         Send a ping (RFC 6455 §5.5.2); does not wait for the pong.
 
+        It waits, like ``send()``, while more than ``write_limit`` bytes wait for the peer.
+
         Args:
             data: payload, at most 125 bytes; a string is encoded in UTF-8; default: four
                 random bytes.
@@ -553,11 +556,10 @@ class Sending:
             ConnectionClosed: no progress within ``send_timeout``, or the connection ended.
         """
         limit = self.options.send_timeout
-        entered = False
+        poller = _Poller()
         try:
             with self._outbound_lock:
-                self._pollers += 1
-                entered = True
+                self._pollers = [*filter(is_alive, self._pollers), weakref.ref(poller)]
             # This thread does not read: the service thread must do it from here on.
             service.request(self)
             while not done():
@@ -574,8 +576,7 @@ class Sending:
                 if deadline is not None and deadline.expired() and not done():
                     raise TimeoutError("timed out while sending")
         finally:
-            with self._outbound_lock:
-                self._pollers -= entered
+            del poller
             if self.is_gone:
                 self._release()
 
@@ -594,6 +595,20 @@ class Sending:
     def _release(self) -> None:
         """Give the descriptor back if the connection is gone and no thread is inside."""
         raise NotImplementedError
+
+
+class _Poller:
+    """
+    A thread that waits for writability, as long as this object lives.
+
+    It dies with the call that made it, whatever exception ends that, and wherever.
+    """
+
+    __slots__ = ("__weakref__",)
+
+
+def is_alive(poller: weakref.ref[_Poller]) -> bool:
+    return poller() is not None
 
 
 Exc = TypeVar("Exc", bound=Optional[BaseException])

@@ -23,7 +23,6 @@ from typing import Any, Callable, Literal, NamedTuple, Optional, Union
 from .acceptor import Acceptor
 from .deadline import Deadline
 from .exceptions import ConnectionClosed
-from .frames import encode_close
 from .handshake import (
     SAME_HOST,
     Origins,
@@ -32,6 +31,7 @@ from .handshake import (
 )
 from .opcodes import Close, CloseCode, State
 from .options import Compression, MaxSize, Options, choose_extensions, make_options
+from .protocol import own_close
 from .sending import LoggerLike
 from .server_connection import (
     ProcessRequest,
@@ -53,6 +53,9 @@ BACKLOG = 1024
 
 # What clients over max_connections are told to wait.
 RETRY_AFTER = 5  # seconds
+
+# How late a signal may be noticed that comes just before a wait.
+SIGNAL_SLICE = 0.25  # seconds
 
 # Of the time for a shutdown, what is kept for handlers to notice that their connections
 # were aborted.
@@ -393,8 +396,7 @@ class Server(socketserver.ThreadingTCPServer):
         Raises:
             ProtocolError: the code or the reason is not allowed.
         """
-        close = Close(int(code), reason)
-        encode_close(close)
+        close = own_close(code, reason)
         first = not self._closing
         self._closing = True
         # It may run in a signal handler, above anything: no lock is taken from here on.
@@ -577,7 +579,8 @@ class _Notifier:
                 remaining = deadline.remaining()
                 if remaining == 0:
                     return False
-                waiter.acquire(timeout=-1 if remaining is None else remaining)
+                # In slices: a signal that came just before does not end the wait for a lock.
+                waiter.acquire(timeout=min(remaining or SIGNAL_SLICE, SIGNAL_SLICE))
             finally:
                 with contextlib.suppress(ValueError):  # released already
                     self._waiters.remove(waiter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import socket
 import sys
@@ -228,29 +227,34 @@ def test_close_can_be_interrupted_and_repeated(plain, alarm):
         assert connection.close_code == 4000
 
 
-@pytest.mark.skipif(
-    sys.version_info < (3, 10),
-    reason="Python 3.9 runs signal handlers between any two instructions, in a return as well",
-)
+# Python 3.9 runs signal handlers between any two instructions, also between returning a message
+# and its arrival at the caller, where nothing can keep it.
+LOSES_RETURN_VALUES = sys.version_info < (3, 10)
+
+
 def test_interrupts_at_any_moment_in_recv_lose_no_message_silently(plain, alarm):
     signal.setitimer(signal.ITIMER_PROF, 0.002, 0.002)
     ends = []
     for _ in range(10):
         with plain.pair() as (client, server):
-            received, sent = [], 0
+            received, sent, interrupts = [], 0, 0
             try:
                 while sent < 500:
                     server.send(str(sent))
                     sent += 1
-                    with contextlib.suppress(Interrupt):
-                        received.append(alarm.during(client.recv, PATIENCE))
+                    try:
+                        received.append(int(alarm.during(client.recv, PATIENCE)))
+                    except Interrupt:
+                        interrupts += 1
                 server.send("end")
-                received += iter(client.recv, "end")
-                assert len(received) == sent
+                received += map(int, iter(client.recv, "end"))
+                assert len(received) >= sent - interrupts * LOSES_RETURN_VALUES
             except ConnectionClosedError as exc:
                 # In the middle of decoding: the connection can't go on, and says so.
                 ends.append(exc.sent or exc.rcvd)
-            assert received == [str(number) for number in range(len(received))]
+            assert received == sorted(set(received))
+            if not LOSES_RETURN_VALUES:
+                assert received == list(range(len(received)))
     assert set(ends) <= {(1011, "interrupted")}
 
 
