@@ -77,6 +77,7 @@ class Connection(Receiving):
         self._close_request: Optional[Close] = None
 
         # Service thread only.
+        self._gone_at: Optional[float] = None
         self._takes_seen = -1
         self._keepalive_due = float("inf")
         self._next_ping = float("inf")
@@ -243,7 +244,7 @@ class Connection(Receiving):
                 self._eof(None)
         self._release()
 
-    def _release(self) -> None:
+    def _release(self, force: bool = False) -> None:
         """
         Give the descriptor back if the connection is gone and no thread is inside.
 
@@ -251,7 +252,7 @@ class Connection(Receiving):
         """
         hold = Hold(self._reader)
         try:
-            if self._released or not hold.take(0):
+            if self._released or not (hold.take(0) or force):
                 return
             with self._outbound_lock:
                 if self.watched or any(map(is_alive, self._pollers)):
@@ -322,8 +323,18 @@ class Connection(Receiving):
             if not self.is_gone:
                 return wanted
         if not self.watched:
-            self._release()
+            self._release(force=self._is_overdue(now))
         return 0
+
+    def _is_overdue(self, now: float) -> bool:
+        """
+        Whether all threads have had their time to leave the transport, which was aborted.
+
+        One that still has the reader role has lost it, in an exception at the wrong moment.
+        """
+        if self._gone_at is None:
+            self._gone_at = now
+        return now - self._gone_at > LEAVE_TIMEOUT
 
     def settle(self, watch: int) -> int:
         """Record what the service thread is about to watch; 0 if there is nothing left to watch."""

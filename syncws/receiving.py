@@ -103,19 +103,20 @@ class Receiving(Sending):
             TimeoutError: no message came in time.
             ConcurrencyError: a ``recv_streaming()`` has not been consumed to its end.
         """
-        message: Optional[Message] = None
+        box: list[Message] = []
         try:
             try:
                 if timeout is None:
                     with self._reader:
-                        message = self._receive(None)
+                        box.append(self._receive(None))
                         self._taken = None
                 else:
-                    message = self._receive_within(timeout)
+                    self._receive_within(timeout, box)
             finally:
                 self._takes += 1
                 if self.is_gone:
                     self._release()
+            message = box[0]
             data = message.data
             if message.text if decode is None else decode:
                 string = message.string
@@ -125,8 +126,8 @@ class Receiving(Sending):
             raise self._refuse_text(exc) from exc
         except BaseException:
             # The last step is the return: an exception before it gives the message back.
-            if message is not None:
-                self._put_back(message)
+            if box:
+                self._put_back(box[0])
             raise
 
     def recv_streaming(self, decode: Optional[bool] = None) -> Iterator[Data]:
@@ -179,26 +180,21 @@ class Receiving(Sending):
             if self.is_gone:
                 self._release()
 
-    def _receive_within(self, timeout: float) -> Message:
+    def _receive_within(self, timeout: float, box: list[Message]) -> None:
+        """Receive a message into ``box``, where no exception can lose it."""
         deadline = Deadline(max(0.0, timeout))
-        message: Optional[Message] = None
         hold = Hold(self._reader)
         try:
             try:
                 if not hold.take(max(ROLE_GRACE, timeout)):
                     raise _OutOfTime
-                message = self._receive(deadline)
+                box.append(self._receive(deadline))
                 self._taken = None
             finally:
                 if hold.taken:
                     self._reader.release()
-            return message
         except _OutOfTime:
             raise TimeoutError(f"timed out in {timeout:.1f}s") from None
-        except BaseException:
-            if message is not None:
-                self._put_back(message)
-            raise
 
     def _check_streaming(self, caller: str) -> None:
         if self._streaming:
@@ -213,9 +209,8 @@ class Receiving(Sending):
             self._check_streaming("recv")
         tried = False
         while True:
-            message = self._undelivered() or self._decode()
+            message = self._undelivered() or self._decode(take=True)
             if message is not None:
-                self._taken = message
                 return message
             if self._closing.over:
                 raise self._closed()
@@ -297,13 +292,14 @@ class Receiving(Sending):
         self._reads += 1
         self._received_bytes += len(data)
 
-    def _decode(self, busy: bool = False) -> Optional[Message]:
+    def _decode(self, busy: bool = False, take: bool = False) -> Optional[Message]:
         """
         Decode up to the next message, handling control frames. Reader role.
 
         Args:
             busy: messages before this one still wait for the application; an error of the
                 peer is then kept until they have been delivered and answered.
+            take: keep the message as ``_taken`` from the moment when it is decoded.
         """
         while self._peer_error is None:
             event = self._control
@@ -319,6 +315,8 @@ class Receiving(Sending):
                 except Exception as exc:
                     self._note_error(exc)
                     break
+                if take and isinstance(decoded, Message):
+                    self._taken = decoded
                 self._torn = False
                 if decoded is None:
                     self._hungry = True

@@ -592,7 +592,7 @@ class Sending:
         """Find out by the deadline how the connection ended, for a thread that can't send."""
         raise NotImplementedError
 
-    def _release(self) -> None:
+    def _release(self, force: bool = False) -> None:
         """Give the descriptor back if the connection is gone and no thread is inside."""
         raise NotImplementedError
 

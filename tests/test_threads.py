@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import sys
@@ -16,6 +17,11 @@ from syncws import ClientConnection, ConnectionClosed, ConnectionClosedError, Se
 
 TRANSPORT = syncws.transport.__file__
 PACKAGE = TRANSPORT[: -len("transport.py")]
+
+# Python 3.9 runs signal handlers between any two instructions, also between returning a message
+# and its arrival at the caller, and between the end of a "with" and the release of its lock: no
+# code can be safe there. What moves bytes is, on all versions.
+ANYWHERE = PACKAGE if sys.version_info >= (3, 10) else TRANSPORT
 
 # More than the kernel buffers of both ends of a connection hold.
 TOO_MUCH = 16 * 1024 * 1024  # bytes
@@ -132,9 +138,9 @@ class Alarm:
 
     def __init__(self):
         self._armed = False
-        self._where = PACKAGE
+        self._where = ANYWHERE
 
-    def __call__(self, seconds, function, *args, where=PACKAGE):
+    def __call__(self, seconds, function, *args, where=ANYWHERE):
         """
         Call a function; raise ``Interrupt`` after some seconds.
 
@@ -227,34 +233,25 @@ def test_close_can_be_interrupted_and_repeated(plain, alarm):
         assert connection.close_code == 4000
 
 
-# Python 3.9 runs signal handlers between any two instructions, also between returning a message
-# and its arrival at the caller, where nothing can keep it.
-LOSES_RETURN_VALUES = sys.version_info < (3, 10)
-
-
 def test_interrupts_at_any_moment_in_recv_lose_no_message_silently(plain, alarm):
     signal.setitimer(signal.ITIMER_PROF, 0.002, 0.002)
     ends = []
     for _ in range(10):
         with plain.pair() as (client, server):
-            received, sent, interrupts = [], 0, 0
+            received, sent = [], 0
             try:
                 while sent < 500:
                     server.send(str(sent))
                     sent += 1
-                    try:
+                    with contextlib.suppress(Interrupt):
                         received.append(int(alarm.during(client.recv, PATIENCE)))
-                    except Interrupt:
-                        interrupts += 1
                 server.send("end")
                 received += map(int, iter(client.recv, "end"))
-                assert len(received) >= sent - interrupts * LOSES_RETURN_VALUES
+                assert len(received) == sent
             except ConnectionClosedError as exc:
                 # In the middle of decoding: the connection can't go on, and says so.
                 ends.append(exc.sent or exc.rcvd)
-            assert received == sorted(set(received))
-            if not LOSES_RETURN_VALUES:
-                assert received == list(range(len(received)))
+            assert received == list(range(len(received)))
     assert set(ends) <= {(1011, "interrupted")}
 
 
