@@ -565,13 +565,14 @@ class Sending:
             while not done():
                 if self._broken is not None or self.is_gone:
                     raise self._why_closed(deadline)
-                self._transport.wait_writable(self._slice(deadline))
+                give_up_at = None if limit is None else progress_at + limit
+                self._transport.wait_writable(self._slice(deadline, give_up_at))
                 with self._outbound_lock:
                     self._flush()
                 now = time.monotonic()
                 if self._transport.sends != progress:
                     progress_at, progress = now, self._transport.sends
-                elif limit is not None and now - progress_at >= limit:
+                elif give_up_at is not None and now >= give_up_at:
                     self.break_off(TimeoutError(f"the peer took nothing for {limit:.1f}s"))
                 if deadline is not None and deadline.expired() and not done():
                     raise TimeoutError("timed out while sending")
@@ -580,11 +581,14 @@ class Sending:
             if self.is_gone:
                 self._release()
 
-    def _slice(self, deadline: Optional[Deadline]) -> float:
-        # Slices, since another thread may write this thread's frame.
-        remaining = None if deadline is None else deadline.remaining()
-        limits = (SLICE, self.options.send_timeout, remaining)
-        return min(limit for limit in limits if limit is not None)
+    def _slice(self, deadline: Optional[Deadline], give_up_at: Optional[float]) -> float:
+        """How long to wait for writability: in slices, as another thread may write our frame."""
+        limits = [SLICE]
+        if give_up_at is not None:
+            limits.append(max(0.0, give_up_at - time.monotonic()))
+        if deadline is not None and (remaining := deadline.remaining()) is not None:
+            limits.append(remaining)
+        return min(limits)
 
     # What the other parts of a connection provide
 

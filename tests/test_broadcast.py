@@ -272,9 +272,10 @@ def receive_until(connection, last):
 # Slow consumers
 
 
-def test_what_the_kernel_does_not_take_is_sent_later_and_whole(link):
-    if link.kind == "unix":
-        pytest.skip("the buffers of Unix sockets have other sizes")
+@pytest.mark.parametrize("kind", ["plain", "tls", "portable", "portable-tls"])
+def test_what_the_kernel_does_not_take_is_sent_later_and_whole(plain, tls, kind):
+    link = tls if kind.endswith("tls") else plain
+    link.portable = kind.startswith("portable")
     with stuck(link) as (connection, wire):
         sent = connection.stats()["messages_sent"]
         assert broadcast([connection], "the last").queued == 1

@@ -82,7 +82,9 @@ def test_anything_that_arrives_counts_as_life(plain, reading):
         assert received == [str(number) for number in range(25)]
 
 
-def test_peer_held_back_by_a_full_inbox_counts_as_alive(link):
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+def test_peer_held_back_by_a_full_inbox_counts_as_alive(plain, tls, kind):
+    link = {"plain": plain, "tls": tls}[kind]
     with bare_client(link, max_queue=1, **SHORT) as (wire, connection):
         for number in range(10):
             wire.send(TEXT, b"%d" % number)

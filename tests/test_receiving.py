@@ -415,7 +415,9 @@ def test_full_inbox_holds_the_peer_back_and_loses_nothing(link):
         sending.result()
 
 
-def test_application_that_only_sends_lives_with_a_peer_that_sends_1000_messages(link):
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+def test_application_that_only_sends_lives_with_a_peer_that_sends_1000_messages(plain, tls, kind):
+    link = {"plain": plain, "tls": tls}[kind]
     options = {"ping_interval": 0.1, "ping_timeout": 0.3}
     with link.pair(max_queue=4, **options) as (client, server):
 
