@@ -167,8 +167,8 @@ class Acceptor:
             return
         if len(self._refusals) >= MAX_REFUSALS:
             self._drop(next(iter(self._refusals)))
-        self._refusals[sock] = time.monotonic() + REFUSAL_LINGER
         self._selector.register(sock, selectors.EVENT_READ)
+        self._refusals[sock] = time.monotonic() + REFUSAL_LINGER
 
     def _read_refused(self, sock: Any) -> None:
         if sock not in self._refusals:

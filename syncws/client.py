@@ -219,14 +219,21 @@ def _connect_to(host: str, port: int, deadline: Deadline, kwargs: dict[str, Any]
     error: Optional[OSError] = None
     host, port = kwargs.pop("address", (host, port))
     for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        if deadline.expired():
+            raise TimeoutError(f"timed out while connecting to {host}") from error
         try:
             options = {"timeout": deadline.remaining(), **kwargs}
-            return socket.create_connection((str(address[0]), port), **options)
+            return socket.create_connection((_numeric_host(address), port), **options)
         except OSError as exc:
             error = exc
-            if deadline.expired():
-                break
     raise error or OSError(f"no address found for {host}")
+
+
+def _numeric_host(address: tuple[Any, ...]) -> str:
+    """The host of a resolved address, with the zone of a link-local one (RFC 4007 §11)."""
+    host = str(address[0])
+    zone = address[3] if len(address) == 4 else 0
+    return f"{host}%{zone}" if zone and "%" not in host else host
 
 
 def _make_transport(

@@ -41,9 +41,6 @@ from .transport import Transport
 
 __all__ = ["Connection"]
 
-# How long after an error of the peer the application may take to answer the messages before it.
-ANSWER_TIME = 10.0  # seconds
-
 # Reads that the service thread does for one connection before it turns to the others.
 READS_AHEAD = 4
 
@@ -59,6 +56,10 @@ class Connection(Receiving):
     Thread safety: every method may be called from any thread at any time, also while another
     thread is in the same method. Each message goes to exactly one ``recv()``.
     """
+
+    # How long after an error of the peer the application may take to answer the messages that
+    # came before it; in seconds.
+    answer_time = 10.0
 
     def __init__(self, transport: Transport, options: Options, logger: LoggerLike) -> None:
         super().__init__(transport, options, logger)
@@ -83,6 +84,8 @@ class Connection(Receiving):
         self._next_ping = float("inf")
         self._pinged_at: Optional[float] = None
         self._reads_at_ping = 0
+        self._sends_at_ping = 0
+        self._blocked_at_ping = False
         self._keepalive_ping = b""
 
     # What it is
@@ -399,7 +402,7 @@ class Connection(Receiving):
         That is when the application comes back to ``recv()``, or if it does not seem to.
         """
         waited = time.monotonic() - self._peer_error_at
-        answered = not self._inbox.count and (not self._takes or waited > ANSWER_TIME)
+        answered = waited > self.answer_time or not (self._inbox.count or self._takes)
         if answered or self._closing.phase is not Phase.OPEN:
             self._fail(explain_failure(exc), exc)
         return self._closing.over
@@ -412,7 +415,7 @@ class Connection(Receiving):
             return  # nothing of the peer is read any more
         timeout = self.options.ping_timeout
         if self._pinged_at is not None and timeout is not None:
-            if self._reads != self._reads_at_ping or self._transport.has_input():
+            if self._has_lived():
                 self._pinged_at = None
             elif now >= self._pinged_at + timeout:
                 close = Close(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
@@ -427,13 +430,24 @@ class Connection(Receiving):
             expires = self._pinged_at + timeout
         self._keepalive_due = min(self._next_ping, expires)
 
+    def _has_lived(self) -> bool:
+        """Tell whether the peer gave a sign of life since the ping."""
+        if self._reads != self._reads_at_ping or self._transport.has_input():
+            return True
+        # The ping waits behind a message, for which the peer makes room, if slowly.
+        return self._blocked_at_ping and self._transport.sends != self._sends_at_ping
+
     def _send_keepalive(self, now: float) -> None:
         assert self.options.ping_interval is not None
         self._next_ping = now + self.options.ping_interval
         if self._pinged_at is None:
             self._pinged_at = now
             self._reads_at_ping = self._reads
+            self._sends_at_ping = self._transport.sends
+            self._blocked_at_ping = self._outbox.waiting > 0
         with self._outbound_lock:
+            if self._closing.phase is not Phase.OPEN:
+                return
             # Of pings that are never answered, one is remembered.
             self._pings.pop(self._keepalive_ping, None)
             self._keepalive_ping = os.urandom(8)

@@ -7,7 +7,9 @@ Who holds what: see :mod:`syncws.connection`.
 from __future__ import annotations
 
 import codecs
+import collections
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -58,8 +60,9 @@ class Receiving(Sending):
         self._peer_error_at = 0.0
         self._hungry = False  # all input was decoded
         self._control: Optional[Control] = None  # received, not yet handled
-        # On its way to the application; left here by an exception such as that of Ctrl-C.
-        self._taken: Optional[Message] = None
+        # What an exception such as that of Ctrl-C kept from being delivered. Appended to by any
+        # thread; a deque is changed by single, atomic operations.
+        self._given_back: collections.deque[Message] = collections.deque()
         self._discarded = 0
         self._streaming = False
         # Written under the role, read by the service thread.
@@ -108,8 +111,7 @@ class Receiving(Sending):
             try:
                 if timeout is None:
                     with self._reader:
-                        box.append(self._receive(None))
-                        self._taken = None
+                        self._receive(None, box)
                 else:
                     self._receive_within(timeout, box)
             finally:
@@ -127,7 +129,7 @@ class Receiving(Sending):
         except BaseException:
             # The last step is the return: an exception before it gives the message back.
             if box:
-                self._put_back(box[0])
+                self._given_back.append(box[0])
             raise
 
     def recv_streaming(self, decode: Optional[bool] = None) -> Iterator[Data]:
@@ -163,15 +165,15 @@ class Receiving(Sending):
                 return
 
     def _receive_part(self) -> Message:
+        box: list[Message] = []
         try:
             with self._reader:
                 if not self._inbox.count:
                     self._inbound.assembler.streaming = True
-                message = self._receive(None, streaming=True)
-                self._taken = None
-                if message.final:
+                self._receive(None, box, streaming=True)
+                if box[0].final:
                     self._inbound.assembler.streaming = False
-                return message
+                return box[0]
         except ConnectionClosed:
             self._streaming = False
             raise
@@ -188,8 +190,7 @@ class Receiving(Sending):
             try:
                 if not hold.take(max(ROLE_GRACE, timeout)):
                     raise _OutOfTime
-                box.append(self._receive(deadline))
-                self._taken = None
+                self._receive(deadline, box)
             finally:
                 if hold.taken:
                     self._reader.release()
@@ -202,43 +203,34 @@ class Receiving(Sending):
                 f"cannot call {caller} while another thread is already running recv_streaming"
             )
 
-    def _receive(self, deadline: Optional[Deadline], streaming: bool = False) -> Message:
-        """Return the next message, reading as needed. Reader role."""
+    def _receive(
+        self, deadline: Optional[Deadline], box: list[Message], streaming: bool = False
+    ) -> None:
+        """
+        Put the next message into ``box``, reading as needed. Reader role.
+
+        It goes there in single steps of C code: wherever an exception hits, it is in the box or
+        still where it came from.
+        """
         self._check_opened()
         if self._streaming is not streaming:
             self._check_streaming("recv")
         tried = False
         while True:
-            message = self._undelivered() or self._decode(take=True)
-            if message is not None:
-                return message
+            if self._given_back:
+                box.extend(itertools.starmap(self._given_back.popleft, ((),)))
+                return
+            if self._inbox.messages:
+                self._inbox.move_to(box)
+                return
+            if self._decode(box=box) is not None:
+                return
             if self._closing.over:
                 raise self._closed()
             if tried and deadline is not None and deadline.expired():
                 raise _OutOfTime
             self._read(deadline)
             tried = True
-
-    def _undelivered(self) -> Optional[Message]:
-        """Take what was received before: left behind by an exception, or waiting in the inbox."""
-        waiting = self._inbox.messages
-        if self._taken is not None and not (waiting and waiting[0] is self._taken):
-            return self._taken
-        if not waiting:
-            return None
-        # In this order: wherever an exception hits, the message is somewhere, and taken once.
-        self._taken = waiting[0]
-        return self._inbox.get()
-
-    def _put_back(self, message: Message) -> None:
-        """Keep a message that an exception (Ctrl-C) kept from being returned."""
-        hold = Hold(self._reader)
-        try:
-            if hold.take(LEAVE_TIMEOUT):
-                self._taken = message
-        finally:
-            if hold.taken:
-                self._reader.release()
 
     def _refuse_text(self, exc: UnicodeDecodeError) -> ConnectionClosed:
         """The application wanted text and got something else."""
@@ -292,14 +284,14 @@ class Receiving(Sending):
         self._reads += 1
         self._received_bytes += len(data)
 
-    def _decode(self, busy: bool = False, take: bool = False) -> Optional[Message]:
+    def _decode(self, busy: bool = False, box: Optional[list[Message]] = None) -> Optional[Message]:
         """
         Decode up to the next message, handling control frames. Reader role.
 
         Args:
             busy: messages before this one still wait for the application; an error of the
                 peer is then kept until they have been delivered and answered.
-            take: keep the message as ``_taken`` from the moment when it is decoded.
+            box: where to put the message too, before anything can come in between.
         """
         while self._peer_error is None:
             event = self._control
@@ -315,8 +307,8 @@ class Receiving(Sending):
                 except Exception as exc:
                     self._note_error(exc)
                     break
-                if take and isinstance(decoded, Message):
-                    self._taken = decoded
+                if box is not None and isinstance(decoded, Message):
+                    box.append(decoded)
                 self._torn = False
                 if decoded is None:
                     self._hungry = True

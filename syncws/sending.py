@@ -503,6 +503,9 @@ class Sending:
 
     def _flush(self) -> bool:
         """Hand the kernel what it takes; true if nothing is left. Outbound lock."""
+        if self._half_closed:
+            self._outbox.clear()  # a pong that came too late
+            return True
         try:
             flushed = self._outbox.flush()
         except OSError as exc:

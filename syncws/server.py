@@ -284,9 +284,12 @@ class Server(socketserver.ThreadingTCPServer):
         self._handlers[thread] = None
         try:
             thread.start()
-        except RuntimeError as exc:
-            del self._handlers[thread]
-            self.shutdown_request(request)
+        except BaseException as exc:
+            if thread.ident is None:
+                del self._handlers[thread]
+                self.shutdown_request(request)
+            if not isinstance(exc, (RuntimeError, MemoryError)):
+                raise
             if not self._thread_failing:
                 self._thread_failing = True
                 self.logger.error("connection dropped: %s", exc)

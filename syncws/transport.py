@@ -460,6 +460,11 @@ class TLSTransport(Transport):
     def shutdown_write(self, tcp: bool = True) -> bool:
         with self._tls_lock:
             try:
+                # Input is of no interest any more, but OpenSSL 3 refuses to go on after
+                # unwrap() has met application data.
+                with contextlib.suppress(ssl.SSLError):
+                    while self.tls.read(TLS_READ):
+                        pass
                 with contextlib.suppress(ssl.SSLError):
                     self.tls.unwrap()  # puts close_notify into the outgoing BIO
                 if not self._flush_blocks():

@@ -31,6 +31,7 @@ from syncws import (
     unix_connect,
     unix_serve,
 )
+from syncws.client import _numeric_host
 
 URI = "ws://127.0.0.1:{}/"
 
@@ -486,3 +487,14 @@ def test_unix_connect_takes_a_socket(tmp_path):
 def test_unix_connect_raises_where_nobody_listens(tmp_path):
     with pytest.raises(FileNotFoundError):
         unix_connect(tmp_path / "socket")
+
+
+def test_no_time_to_connect_is_a_timeout(plain):
+    with plain.serve(echo).start() as server, pytest.raises(TimeoutError, match="timed out"):
+        plain.connect(server, open_timeout=0)
+
+
+def test_the_zone_of_a_link_local_address_is_kept():
+    assert _numeric_host(("fe80::1", 80, 0, 2)) == "fe80::1%2"
+    assert _numeric_host(("::1", 80, 0, 0)) == "::1"
+    assert _numeric_host(("127.0.0.1", 80)) == "127.0.0.1"

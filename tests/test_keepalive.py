@@ -82,6 +82,23 @@ def test_anything_that_arrives_counts_as_life(plain, reading):
         assert received == [str(number) for number in range(25)]
 
 
+def test_peer_that_takes_a_long_message_slowly_counts_as_alive(plain):
+    with bare_client(plain, compression=None, **SHORT) as (wire, connection):
+        sending = Task(connection.send, bytes(TOO_MUCH))
+        pause = threading.Event()
+        began = time.monotonic()
+        taken = 0
+        while time.monotonic() - began < 1:
+            taken += len(wire.sock.recv(2**17))
+            pause.wait(0.02)  # 6 MB/s: longer than ping_timeout, and never stopped
+        assert taken < TOO_MUCH
+        assert connection.is_open
+        while taken < TOO_MUCH + 10:
+            taken += len(wire.sock.recv(TOO_MUCH + 10 - taken))
+        sending.result()
+        assert connection.is_open
+
+
 @pytest.mark.parametrize("kind", ["plain", "tls"])
 def test_peer_held_back_by_a_full_inbox_counts_as_alive(plain, tls, kind):
     link = {"plain": plain, "tls": tls}[kind]

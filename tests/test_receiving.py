@@ -22,7 +22,13 @@ from peers import (
     frame,
 )
 
-from syncws import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
+from syncws import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    ServerConnection,
+)
 
 # More than the kernel buffers of both ends of a connection hold.
 TOO_MUCH = 16 * 1024 * 1024  # bytes
@@ -481,3 +487,21 @@ def test_closed_connection_says_the_same_to_every_caller(plain):
                 call()
             errors.append((type(caught.value), str(caught.value)))
         assert len(set(errors)) == 1
+
+
+class HastyServerConnection(ServerConnection):
+    """A connection that does not wait long for answers to what came before a violation."""
+
+    answer_time = 0.3
+
+
+def test_violation_is_answered_when_the_application_never_comes_back(plain):
+    with bare_client(plain, create_connection=HastyServerConnection) as (wire, connection):
+        wire.send(TEXT, b"good")
+        wire.sock.sendall(b"\x83\x80\0\0\0\0")  # a reserved opcode
+        assert wire.receive() == (FIN | CLOSE, close_payload(1002, "invalid opcode"))
+        wire.sock.close()
+        assert connection.wait_closed(PATIENCE)
+        assert connection.recv(0) == "good"
+        with pytest.raises(ConnectionClosedError, match="invalid opcode"):
+            connection.recv(0)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 
 import pytest
 from links import PATIENCE
 from peers import CLOSE, FIN, Task, bare_client, bare_server, close_payload
+
+from syncws.deadline import Deadline
+from syncws.transport import TLSTransport
 
 CLOSE_FRAME = (FIN | CLOSE, close_payload(1000))
 
@@ -39,3 +44,34 @@ def test_garbage_instead_of_close_notify_is_dropped(ours, contexts, tls):
             sock.sendall(b"this is not a TLS record at all" * 1000)
         closing.result()
         assert connection.close_code == 1000
+
+
+@contextlib.contextmanager
+def tls_pair(contexts):
+    """The transports of two ends, a server's and a client's."""
+    server_context, client_context = contexts
+    ends = socket.socketpair()
+    server = TLSTransport(ends[0], server_context, server_side=True)
+    client = TLSTransport(ends[1], client_context, server_side=False, server_hostname="localhost")
+    shaking = Task(client.handshake, Deadline(PATIENCE))
+    server.handshake(Deadline(PATIENCE))
+    shaking.result()
+    try:
+        yield server, client
+    finally:
+        server.close()
+        client.close()
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_input_that_was_not_read_does_not_end_the_draining(version, server_context, authority):
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    client_context.maximum_version = ssl.TLSVersion[version]
+    with tls_pair((server_context, client_context)) as (server, client):
+        client.send((b"y" * 50_000,), 0, [])
+        server.read([], 4096)
+        assert server.shutdown_write()
+        assert server.discard(4096) is None
+        client.send((b"y" * 50_000,), 0, [])
+        assert server.discard(4096)
