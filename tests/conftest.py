@@ -102,6 +102,12 @@ def link(request, server_context, client_context, tmp_path):
     return Link(request.param, server_context, client_context, tmp_path)
 
 
+@pytest.fixture(params=["plain", "portable-tls"])
+def slow_link(request, server_context, client_context, tmp_path):
+    """Two ways that differ in everything, for tests that have to wait for timeouts."""
+    return Link(request.param, server_context, client_context, tmp_path)
+
+
 @pytest.fixture
 def plain(server_context, client_context, tmp_path):
     """Plain TCP."""

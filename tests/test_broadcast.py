@@ -103,8 +103,8 @@ def test_all_connections_receive_the_message(plain, message, text, received):
         assert [client.recv(PATIENCE) for client in clients] == [received] * 3
 
 
-def test_every_transport_carries_it(link):
-    with room(link, [{}, {}]) as (clients, server):
+def test_every_transport_carries_it(slow_link):
+    with room(slow_link, [{}, {}]) as (clients, server):
         for message in ("short", "long " * 10_000):
             result = broadcast(server.connections, message)
             assert result.sent + result.queued == 2
@@ -205,9 +205,9 @@ TEXT = "the quick brown fox jumps over the lazy dog, " * 20
 
 
 @pytest.mark.parametrize("takeover", [True, False])
-def test_compressed_connections_understand_broadcasts_and_what_follows(link, takeover):
+def test_compressed_connections_understand_broadcasts_and_what_follows(slow_link, takeover):
     options = {"compression": PerMessageDeflate(server_no_context_takeover=not takeover)}
-    with room(link, [{}, {}, {"compression": None}], **options) as (clients, server):
+    with room(slow_link, [{}, {}, {"compression": None}], **options) as (clients, server):
         connections = server.connections
         for number in range(3):
             for connection in connections:

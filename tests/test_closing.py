@@ -80,8 +80,8 @@ def test_reason_that_is_too_long_is_refused(plain):
 
 
 @pytest.mark.parametrize("ends", ["closes", "aborts"])
-def test_end_by_this_end_wakes_its_threads(link, ends):
-    with bare_client(link, close_timeout=0.3, compression=None) as (_, connection):
+def test_end_by_this_end_wakes_its_threads(slow_link, ends):
+    with bare_client(slow_link, close_timeout=0.3, compression=None) as (_, connection):
         pong = connection.ping()
         receiving = [Task(connection.recv), Task(connection.recv, 30), Task(list, connection)]
         sending = [Task(connection.send, bytes(TOO_MUCH)), Task(connection.send, ["a", "b"])]
@@ -129,8 +129,8 @@ def test_abort_ends_both_ends_at_once(link):
         assert time.monotonic() - began < 2
 
 
-def test_peer_that_floods_cannot_keep_close_from_returning(link):
-    with bare_client(link, close_timeout=0.3, ping_interval=None) as (wire, connection):
+def test_peer_that_floods_cannot_keep_close_from_returning(slow_link):
+    with bare_client(slow_link, close_timeout=0.3, ping_interval=None) as (wire, connection):
         stop = threading.Event()
 
         def flood():
@@ -276,8 +276,8 @@ def test_close_with_messages_waiting_sends_them_first(plain):
         sending.result()
 
 
-def test_close_while_the_inbox_is_full(link):
-    with link.pair(max_queue=2) as (client, server):
+def test_close_while_the_inbox_is_full(slow_link):
+    with slow_link.pair(max_queue=2) as (client, server):
         for number in range(20):
             client.send(str(number))
         assert wait_until(lambda: server.stats()["inbox_messages"] == 2)

@@ -165,8 +165,8 @@ def test_send_on_a_closed_connection_raises(plain):
                 call("late")
 
 
-def test_send_that_waits_is_woken_by_close(link):
-    with bare_client(link, close_timeout=0.3, compression=None) as (_, connection):
+def test_send_that_waits_is_woken_by_close(slow_link):
+    with bare_client(slow_link, close_timeout=0.3, compression=None) as (_, connection):
         sending = Task(connection.send, bytes(TOO_MUCH))
         assert wait_until(lambda: connection.stats()["outbox_bytes"])
         connection.close()
@@ -211,8 +211,8 @@ def test_ping_is_answered_with_pong(link, payload):
         assert receiving.result() == "done"
 
 
-def test_ping_is_answered_while_the_application_is_away(link):
-    with bare_client(link) as (wire, _):
+def test_ping_is_answered_while_the_application_is_away(slow_link):
+    with bare_client(slow_link) as (wire, _):
         wire.send(PING, b"anybody?")
         assert wire.receive() == (FIN | PONG, b"anybody?")
 
@@ -278,8 +278,8 @@ def test_close_frame_is_answered(link):
             receiving.result()
 
 
-def test_close_frame_is_answered_while_the_application_is_away(link):
-    with bare_client(link) as (wire, _):
+def test_close_frame_is_answered_while_the_application_is_away(slow_link):
+    with bare_client(slow_link) as (wire, _):
         wire.send_close(1001)
         assert wire.receive_all() == [(FIN | CLOSE, close_payload(1001))]
 
@@ -322,16 +322,16 @@ def test_close_frames_that_cross_are_told_apart(plain):
             connection.recv()
 
 
-def test_tcp_connection_ends_after_the_closing_handshake(link):
-    with link.pair() as (client, server):
+def test_tcp_connection_ends_after_the_closing_handshake(slow_link):
+    with slow_link.pair() as (client, server):
         client.close()
         assert server.wait_closed(PATIENCE)
         assert client.wait_closed(PATIENCE)
         assert wait_until(lambda: client.fileno() == server.fileno() == -1)
 
 
-def test_server_ends_the_tcp_connection_first(link):
-    with bare_client(link) as (wire, _):
+def test_server_ends_the_tcp_connection_first(slow_link):
+    with bare_client(slow_link) as (wire, _):
         wire.send_close(1000)
         assert wire.receive() == (FIN | CLOSE, close_payload(1000))
         assert wire.receive() is None
@@ -379,8 +379,8 @@ def test_tls_is_closed_cleanly(tls, kind, closes_first):
         assert connection.wait_closed(PATIENCE)
 
 
-def test_close_returns_within_its_timeout_though_the_peer_is_silent(link):
-    with bare_client(link, close_timeout=0.3) as (wire, connection):
+def test_close_returns_within_its_timeout_though_the_peer_is_silent(slow_link):
+    with bare_client(slow_link, close_timeout=0.3) as (wire, connection):
         closing = Task(connection.close, 4000)
         assert wire.receive() == (FIN | CLOSE, close_payload(4000))
         closing.result(2)
@@ -460,8 +460,8 @@ def test_violation_is_answered_with_its_close_code(plain, name, reading):
         assert caught.value.__cause__ is not None
 
 
-def test_tcp_connection_ends_after_a_violation(link):
-    with bare_client(link, close_timeout=0.3) as (wire, connection):
+def test_tcp_connection_ends_after_a_violation(slow_link):
+    with bare_client(slow_link, close_timeout=0.3) as (wire, connection):
         wire.sock.sendall(frame(FIN | 0x3, b"", masked=True))
         head, _ = wire.receive()
         assert head == FIN | CLOSE

@@ -21,8 +21,8 @@ TIMED_OUT = r"^sent 1011 \(internal error\) keepalive ping timeout; no close fra
 
 
 @pytest.mark.parametrize("reading", [True, False], ids=["reading", "away"])
-def test_silent_peer_is_failed_with_1011(link, reading):
-    with bare_client(link, **SHORT) as (wire, connection):
+def test_silent_peer_is_failed_with_1011(slow_link, reading):
+    with bare_client(slow_link, **SHORT) as (wire, connection):
         receiving = Task(connection.recv) if reading else None
         assert connection.wait_closed(3)
         with pytest.raises(ConnectionClosedError, match=TIMED_OUT) as caught:
@@ -61,8 +61,8 @@ def test_pings_come_at_intervals_each_with_its_own_data(plain):
         assert connection.is_open
 
 
-def test_keepalive_measures_the_latency(link):
-    with link.pair(**SHORT) as (client, server):
+def test_keepalive_measures_the_latency(slow_link):
+    with slow_link.pair(**SHORT) as (client, server):
         assert wait_until(lambda: server.latency > 0)
         assert server.latency < PATIENCE
         assert client.is_open

@@ -116,8 +116,8 @@ def test_recv_gives_up_in_the_middle_of_a_message_and_goes_on_later(link):
         assert connection.recv(PATIENCE) == "in two parts"
 
 
-def test_messages_that_arrived_before_the_close_are_received_after_it(link):
-    with link.pair() as (client, server):
+def test_messages_that_arrived_before_the_close_are_received_after_it(slow_link):
+    with slow_link.pair() as (client, server):
         for number in range(3):
             client.send(str(number))
         client.close()
@@ -406,9 +406,9 @@ def test_one_message_always_fits_the_inbox(plain):
         assert connection.recv(PATIENCE) == b"second"
 
 
-def test_full_inbox_holds_the_peer_back_and_loses_nothing(link):
+def test_full_inbox_holds_the_peer_back_and_loses_nothing(slow_link):
     count, size = 512, 64 * 1024
-    with link.pair(max_queue=2, compression=None) as (client, server):
+    with slow_link.pair(max_queue=2, compression=None) as (client, server):
         sending = Task(
             lambda: [client.send(number.to_bytes(size, "big")) for number in range(count)]
         )

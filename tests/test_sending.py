@@ -281,9 +281,9 @@ def test_compressed_messages_of_many_threads_arrive_whole(plain):
 
 
 @pytest.mark.parametrize("size", [TOO_MUCH, 60_000])
-def test_peer_that_takes_nothing_is_given_up_after_send_timeout(link, size):
+def test_peer_that_takes_nothing_is_given_up_after_send_timeout(slow_link, size):
     options = {"send_timeout": 0.3, "compression": None, "ping_interval": None}
-    with bare_client(link, **options) as (_, connection):
+    with bare_client(slow_link, **options) as (_, connection):
         began = time.monotonic()
         with pytest.raises(
             ConnectionClosedError, match=r"^no close frame received or sent$"
@@ -324,8 +324,8 @@ def test_slow_peer_that_makes_progress_survives_send_timeout(plain):
         closing.result()
 
 
-def test_send_gives_up_after_its_own_timeout_and_the_message_is_sent_later(link):
-    with bare_client(link, compression=None) as (wire, connection):
+def test_send_gives_up_after_its_own_timeout_and_the_message_is_sent_later(slow_link):
+    with bare_client(slow_link, compression=None) as (wire, connection):
         with pytest.raises(TimeoutError, match=r"^timed out while sending$"):
             connection.send(bytes(TOO_MUCH), timeout=0.1)
         with pytest.raises(TimeoutError, match=r"^timed out while sending$"):
@@ -375,8 +375,8 @@ def test_reset_wakes_a_thread_that_waits_in_send(plain):
 # Pings
 
 
-def test_pong_sets_the_event_and_the_latency(link):
-    with link.pair() as (client, _):
+def test_pong_sets_the_event_and_the_latency(slow_link):
+    with slow_link.pair() as (client, _):
         assert client.latency == 0.0
         waiter = client.ping()
         assert waiter.wait(PATIENCE)

@@ -196,10 +196,10 @@ def test_a_unix_server_leaves_the_file_of_a_socket_that_it_was_given(tmp_path):
 # How it serves
 
 
-def test_a_context_manager_closes_what_is_open(link):
+def test_a_context_manager_closes_what_is_open(slow_link):
     held = Held()
-    with link.serve(held).start() as server:
-        connection = link.connect(server)
+    with slow_link.serve(held).start() as server:
+        connection = slow_link.connect(server)
         held.wait()
         held.release()
     with pytest.raises(ConnectionClosedOK):

@@ -393,8 +393,11 @@ def test_health_checks_get_503_once_the_server_is_closing(plain):
 
 
 @pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\nHost:"], ids=["silent", "begun"])
-def test_handshakes_end_with_open_timeout(link, start):
-    with link.serve(never, open_timeout=0.3).start() as server, link.socket(server) as sock:
+def test_handshakes_end_with_open_timeout(slow_link, start):
+    with (
+        slow_link.serve(never, open_timeout=0.3).start() as server,
+        slow_link.socket(server) as sock,
+    ):
         began = time.monotonic()
         sock.sendall(start)
         assert read_all(sock) == b""

@@ -103,10 +103,10 @@ def test_codes_and_reasons_that_cannot_be_sent_raise_and_change_nothing(plain, c
             assert client.recv() == "hello"
 
 
-def test_silent_clients_are_aborted_in_time(link):
-    with link.serve(reads) as server:
+def test_silent_clients_are_aborted_in_time(slow_link):
+    with slow_link.serve(reads) as server:
         server.start()
-        with silent_clients(link, server, 50), Timed() as shutdown:
+        with silent_clients(slow_link, server, 50), Timed() as shutdown:
             report = server.shutdown(timeout=0.5)
         assert report == ShutdownReport(closed=0, aborted=50, running=[])
         assert shutdown.seconds < 0.5 + GRACE
@@ -146,11 +146,11 @@ def test_handshakes_that_are_cut_do_not_take_from_the_closed(plain):
     del Slow
 
 
-def test_handlers_that_do_not_end_are_reported_with_their_stacks(link):
+def test_handlers_that_do_not_end_are_reported_with_their_stacks(slow_link):
     held = Held()
-    with link.serve(held) as server:
+    with slow_link.serve(held) as server:
         server.start()
-        with link.connect(server) as client:
+        with slow_link.connect(server) as client:
             connection = held.wait()
             reader = Task(client.recv)
             with Timed() as shutdown:
@@ -165,13 +165,13 @@ def test_handlers_that_do_not_end_are_reported_with_their_stacks(link):
         assert server.wait_closed().running == []
 
 
-def test_a_handler_that_sends_to_a_stopped_client_is_freed(link):
+def test_a_handler_that_sends_to_a_stopped_client_is_freed(slow_link):
     def flood(connection):
         while True:
             connection.send(b"x" * 65536)
 
-    with link.serve(flood, compression=None).start() as server:
-        with silent_clients(link, server, 1), Timed() as shutdown:
+    with slow_link.serve(flood, compression=None).start() as server:
+        with silent_clients(slow_link, server, 1), Timed() as shutdown:
             report = server.shutdown(timeout=0.5)
         assert report == ShutdownReport(closed=0, aborted=1, running=[])
         assert shutdown.seconds < 0.5 + GRACE
