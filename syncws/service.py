@@ -184,11 +184,16 @@ class _Loop:
             if now < next_tick:
                 continue
             next_tick = now + TICK
-            connections = self.owner.snapshot()
-            for connection in connections:
-                if not connection.idle(now):
-                    self._attend(connection)
-            idle_ticks = 0 if connections else idle_ticks + 1
+            idle_ticks = 0 if self._tick(now) else idle_ticks + 1
+
+    def _tick(self, now: float) -> int:
+        """Attend to the connections that need it; tell how many there are."""
+        # A method of its own, so that nothing here keeps them until the next tick.
+        connections = self.owner.snapshot()
+        for connection in connections:
+            if not connection.idle(now):
+                self._attend(connection)
+        return len(connections)
 
     def _wait(self, timeout: float) -> None:
         for key, _ in self.selector.select(max(0.0, timeout)):

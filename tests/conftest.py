@@ -64,11 +64,13 @@ def no_leaks(caplog):
             {fd: name for fd, name in open_descriptors().items() if descriptors.get(fd) != name},
         )
 
-    for phase in ("setup", "call"):
-        caplog.get_records(phase).clear()  # they refer to their connections
     assert service.join(PATIENCE), f"the service thread still looks after {service.snapshot()}"
     wait_until(lambda: not any(left()))
     assert left() == ([], {})
+    # Only now, when no thread is left to log: records refer to their connections, and their
+    # tracebacks to all that the threads had at hand.
+    for phase in ("setup", "call", "teardown"):
+        caplog.get_records(phase).clear()
     if count_references() > references:
         gc.collect()
         assert [c for c in gc.get_objects() if isinstance(c, Connection)] == []
