@@ -47,6 +47,7 @@ from .exceptions import (
     InvalidURI,
     NegotiationError,
     PayloadTooBig,
+    PolicyViolation,
     ProtocolError,
     RequestLineTooLong,
     SecurityError,
@@ -60,6 +61,7 @@ from .headers import Headers, MultipleValuesError
 from .http11 import Request, Response
 from .opcodes import Close, CloseCode, Opcode, State
 from .permessage_deflate import PerMessageDeflate
+from .rates import RateLimit
 from .sending import Data, DataLike, PongWaiter
 from .server import (
     RunningHandler,
@@ -106,8 +108,10 @@ __all__ = [
     "Opcode",
     "PayloadTooBig",
     "PerMessageDeflate",
+    "PolicyViolation",
     "PongWaiter",
     "ProtocolError",
+    "RateLimit",
     "Request",
     "RequestLineTooLong",
     "Response",

@@ -86,6 +86,7 @@ def connect(
     send_timeout: Optional[float] = 30,
     # Limits
     max_size: MaxSize = 2**20,
+    max_empty_fragments: Optional[int] = 1000,
     max_queue: MaxSize = 16,
     max_queue_bytes: Optional[int] = 2**22,
     read_limit: int = 2**16,
@@ -123,6 +124,8 @@ def connect(
         close_timeout: seconds for the closing handshake and the end of TCP.
         send_timeout: seconds without progress until a blocked ``send()`` fails the connection.
         max_size: bytes of a message, or a pair: of a message, of a fragment. Over it: 1009.
+        max_empty_fragments: frames without payload in a message; ``None`` for no limit. Over
+            it: 1008.
         max_queue: messages that may wait for the application; beyond, TCP holds the peer back.
         max_queue_bytes: the same in bytes; one message always fits.
         read_limit: bytes of one read.
@@ -151,6 +154,7 @@ def connect(
     )
     options = make_options(
         max_size=max_size,
+        max_empty_fragments=max_empty_fragments,
         max_queue=max_queue,
         max_queue_bytes=max_queue_bytes,
         read_limit=read_limit,

@@ -34,6 +34,7 @@ from .opcodes import Close, CloseCode, Opcode, State
 from .options import Options
 from .protocol import Inbound, Outbound, Phase, explain_failure, own_close
 from .queues import OutFrame
+from .rates import Meter
 from .receiving import LEAVE_TIMEOUT, Receiving
 from .sending import LoggerLike, PongWaiter, is_alive
 from .service import READ, WRITE, service
@@ -282,11 +283,14 @@ class Connection(Receiving):
             masked=not self.is_client,
             max_size=options.max_size,
             max_fragment=options.max_fragment,
+            max_empty=options.max_empty_fragments,
             extensions=extensions,
         )
         if leftover:
             self._inbound.feed(leftover)
         self._outbound = Outbound(masked=self.is_client, extensions=extensions, random=os.urandom)
+        if options.rate_limit is not None:
+            self._meter = Meter(options.rate_limit, time.monotonic())
         if options.ping_interval is not None:
             self._next_ping = self._keepalive_due = time.monotonic() + options.ping_interval
         self._transport.set_user_timeout(self._user_timeout())
@@ -388,6 +392,8 @@ class Connection(Receiving):
     def _fill_inbox(self) -> bool:
         """Decode what is buffered into the inbox; tell whether more input is wanted."""
         while self._inbox.has_room() or self._closing.phase is not Phase.OPEN:
+            if self._meter is not None and self._is_held_back(self._meter):
+                return False
             message = self._decode(busy=True)
             if message is None:
                 return self._peer_error is None or self._fail_late(self._peer_error)

@@ -20,6 +20,7 @@ Everything that syncws raises on its own account.
           DuplicateParameter, InvalidParameterName, InvalidParameterValue
       ProtocolError               a frame that breaks RFC 6455, received or asked for
       PayloadTooBig               a message over max_size
+      PolicyViolation             a peer over another limit
       ConcurrencyError            what two threads must not do at once
 """
 
@@ -52,6 +53,7 @@ __all__ = [
     "InvalidUpgrade",
     "NegotiationError",
     "PayloadTooBig",
+    "PolicyViolation",
     "ProtocolError",
     "RequestLineTooLong",
     "SecurityError",
@@ -298,6 +300,15 @@ class PayloadTooBig(WebSocketException):
         if self.current_size is not None:
             text += f"after reading {self.current_size} bytes "
         return f"{text}exceeds limit of {self.max_size} bytes"
+
+
+class PolicyViolation(WebSocketException):
+    """
+    The peer kept to the protocol, but not to a limit of this end (RFC 6455 §7.4.1, code 1008).
+
+    Such as ``max_empty_fragments`` or a ``rate_limit``. Found behind
+    :exc:`ConnectionClosed`, as its ``__cause__``.
+    """
 
 
 class ConcurrencyError(WebSocketException, RuntimeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING, Optional
 
-from .exceptions import PayloadTooBig, ProtocolError
+from .exceptions import PayloadTooBig, PolicyViolation, ProtocolError
 from .frames import FIN, OPCODE_BITS, RSV1
 from .opcodes import Opcode
 
@@ -51,6 +51,8 @@ class MessageAssembler:
         max_size: largest message, in bytes after inflation; ``None`` for no limit.
         max_fragment: largest frame, in bytes on the wire; ``None`` for no limit.
         codec: the agreed permessage-deflate, if any.
+        max_empty: most frames without payload in a message; ``None`` for no limit. The
+            other limits don't end a message that never grows.
     """
 
     def __init__(
@@ -58,9 +60,11 @@ class MessageAssembler:
         max_size: Optional[int],
         max_fragment: Optional[int] = None,
         codec: Optional[DeflateCodec] = None,
+        max_empty: Optional[int] = None,
     ) -> None:
         self.max_size = max_size
         self.max_fragment = max_fragment
+        self.max_empty = max_empty
         self.codec = codec
         # Whether fragments are handed out at the end of each frame.
         self.streaming = False
@@ -69,6 +73,7 @@ class MessageAssembler:
         self._compressed = False
         self._size = 0
         self._wire_size = 0
+        self._empty = 0
         self._buffer = bytearray()
         self._utf8: Optional[codecs.IncrementalDecoder] = None
 
@@ -83,7 +88,8 @@ class MessageAssembler:
 
         Raises:
             ProtocolError: wrong order of fragments (RFC 6455 §5.4), or broken compression.
-            PayloadTooBig: over a limit.
+            PayloadTooBig: over a limit of size.
+            PolicyViolation: too many frames without payload.
             UnicodeDecodeError: not UTF-8 in a text message; positions count from its start.
         """
         if end and length >= 0 and not self._opcode:
@@ -111,13 +117,17 @@ class MessageAssembler:
             if self._opcode:
                 raise ProtocolError("expected a continuation frame")
             self._begin_message(head)
-        self._check_frame(length)
+        if length:
+            self._check_frame(length)
+        else:
+            self._count_empty()
 
     def _begin_message(self, head: int) -> None:
         self._opcode = head & OPCODE_BITS
         self._compressed = self.codec is not None and bool(head & RSV1)
         self._size = 0
         self._wire_size = 0
+        self._empty = 0
         self._utf8 = _Utf8Decoder() if self._opcode == Opcode.TEXT else None
 
     def _check_frame(self, length: int) -> None:
@@ -135,6 +145,11 @@ class MessageAssembler:
                 raise PayloadTooBig(length, self.max_size, self._wire_size - length or None)
         elif self._size_before() + length > self.max_size:
             raise PayloadTooBig(length, self.max_size, self._size_before() or None)
+
+    def _count_empty(self) -> None:
+        self._empty += 1
+        if self.max_empty is not None and self._empty > self.max_empty:
+            raise PolicyViolation(f"over {self.max_empty} empty fragments in a message")
 
     def _size_before(self) -> int:
         return self._size if self._opcode else 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional, Union
 
 from .permessage_deflate import PerMessageDeflate
+from .rates import RateLimit
 
 __all__ = ["Compression", "MaxSize", "Options", "choose_extensions", "make_options"]
 
@@ -23,6 +24,7 @@ class Options(NamedTuple):
 
     max_size: Optional[int] = 2**20
     max_fragment: Optional[int] = None
+    max_empty_fragments: Optional[int] = 1000
     max_queue: Optional[int] = 16
     max_queue_bytes: Optional[int] = 2**22
     read_limit: int = 2**16
@@ -31,6 +33,7 @@ class Options(NamedTuple):
     ping_timeout: Optional[float] = 20
     close_timeout: Optional[float] = 10
     send_timeout: Optional[float] = 30
+    rate_limit: Optional[RateLimit] = None
 
 
 def make_options(
@@ -55,6 +58,8 @@ def make_options(
         **others,
     )
     for name, value in options._asdict().items():
+        if isinstance(value, RateLimit):
+            continue
         least = 1 if name in ("max_queue", "read_limit", "ping_interval") else 0
         too_small = value is not None and (value < least if least == 0 else value <= 0)
         if too_small:

@@ -17,6 +17,7 @@ from .exceptions import (
     ConnectionClosedError,
     ConnectionClosedOK,
     PayloadTooBig,
+    PolicyViolation,
     ProtocolError,
 )
 from .frames import (
@@ -59,7 +60,7 @@ class Control(NamedTuple):
 Event = Union[Message, Control]
 
 # What a peer may do wrong: found while decoding, answered with a Close frame.
-PeerError = (ProtocolError, PayloadTooBig, UnicodeDecodeError)
+PeerError = (ProtocolError, PayloadTooBig, PolicyViolation, UnicodeDecodeError)
 
 
 def explain_failure(exc: BaseException) -> Close:
@@ -70,6 +71,8 @@ def explain_failure(exc: BaseException) -> Close:
         return Close(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
     if isinstance(exc, PayloadTooBig):
         return Close(CloseCode.MESSAGE_TOO_BIG, str(exc))
+    if isinstance(exc, PolicyViolation):
+        return Close(CloseCode.POLICY_VIOLATION, _short(str(exc)))
     return Close(CloseCode.INTERNAL_ERROR)
 
 
@@ -118,6 +121,7 @@ class Inbound:
         masked: whether the peer is a client and masks.
         max_size: largest message in bytes, ``None`` for no limit.
         max_fragment: largest frame in bytes, ``None`` for no limit.
+        max_empty: most frames without payload in a message, ``None`` for no limit.
         extensions: the negotiated ones.
     """
 
@@ -127,6 +131,7 @@ class Inbound:
         masked: bool,
         max_size: Optional[int],
         max_fragment: Optional[int] = None,
+        max_empty: Optional[int] = None,
         extensions: Sequence[Any] = (),
     ) -> None:
         codec = find_deflate(extensions)
@@ -135,7 +140,7 @@ class Inbound:
         for extension in self._others:
             rsv_cont |= _rsv_bits(extension)
         self._decoder = FrameDecoder(masked, rsv_cont | (RSV1 if codec else 0), rsv_cont)
-        self.assembler = MessageAssembler(max_size, max_fragment, codec)
+        self.assembler = MessageAssembler(max_size, max_fragment, codec, max_empty)
         self._max_size = max_size
         # Pieces of a frame that other extensions must see whole.
         self._pieces: list[bytes] = []
@@ -153,8 +158,8 @@ class Inbound:
         Return the next event; ``None`` when more input is needed, or after the last one.
 
         Raises:
-            ProtocolError, PayloadTooBig, UnicodeDecodeError: the peer broke the rules;
-                there are no further events.
+            ProtocolError, PayloadTooBig, PolicyViolation, UnicodeDecodeError: the peer broke
+                the rules; there are no further events.
         """
         while not self.ended:
             try:

@@ -16,16 +16,22 @@ from collections.abc import Iterator
 from typing import Any, Literal, Optional, overload
 
 from .deadline import Deadline
-from .exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
+from .exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedOK,
+    PolicyViolation,
+)
 from .frames import FIN
 from .locks import Hold
 from .messages import Message
 from .opcodes import Close, CloseCode, Opcode
 from .options import Options
-from .protocol import Control, Inbound, PeerError, explain_failure
+from .protocol import Control, Inbound, PeerError, Phase, explain_failure
 from .queues import Inbox, OutFrame
+from .rates import Meter
 from .sending import Data, LoggerLike, Sending, without_traceback
-from .transport import Transport
+from .transport import SLICE, Transport
 
 __all__ = ["Receiving"]
 
@@ -64,6 +70,8 @@ class Receiving(Sending):
         # thread; a deque is changed by single, atomic operations.
         self._given_back: collections.deque[Message] = collections.deque()
         self._discarded = 0
+        self._meter: Optional[Meter] = None
+        self._held_back = False  # whether the rate limit ever made it wait
         self._streaming = False
         # Written under the role, read by the service thread.
         self._reads = 0
@@ -223,6 +231,8 @@ class Receiving(Sending):
             if self._inbox.messages:
                 self._inbox.move_to(box)
                 return
+            if self._meter is not None:
+                self._wait_for_meter(self._meter, deadline)
             if self._decode(box=box) is not None:
                 return
             if self._closing.over:
@@ -283,6 +293,8 @@ class Receiving(Sending):
         self._torn = False
         self._reads += 1
         self._received_bytes += len(data)
+        if self._meter is not None:
+            self._measure(self._meter, 0, len(data))
 
     def _decode(self, busy: bool = False, box: Optional[list[Message]] = None) -> Optional[Message]:
         """
@@ -313,6 +325,8 @@ class Receiving(Sending):
                 if decoded is None:
                     self._hungry = True
                     return None
+                if self._meter is not None:
+                    self._measure(self._meter, 1, 0)
                 if isinstance(decoded, Message):
                     self._received_messages += 1
                     return decoded
@@ -323,6 +337,32 @@ class Receiving(Sending):
         if error is not None and not busy and not self._closing.over:
             self._fail(explain_failure(error), error)
         return None
+
+    def _measure(self, meter: Meter, messages: int, size: int) -> None:
+        """Hold what was received against the rate limit. Reader role."""
+        now = time.monotonic()
+        meter.take(messages, size, now)
+        if meter.limit.on_excess == "close" and meter.delay(now) and self._peer_error is None:
+            self._inbound.end()
+            self._note_error(PolicyViolation("over the rate limit"))
+
+    def _is_held_back(self, meter: Meter) -> float:
+        """Seconds until the rate limit lets the next message in. Reader role."""
+        if self._closing.phase is not Phase.OPEN or self._broken is not None:
+            return 0.0
+        delay = meter.delay(time.monotonic())
+        if delay and not self._held_back:
+            self._held_back = True
+            self.logger.warning("over the rate limit: reading no faster than that")
+        return delay
+
+    def _wait_for_meter(self, meter: Meter, deadline: Optional[Deadline]) -> None:
+        """Wait as long as the rate limit asks; in slices, for the connection may be closed."""
+        while delay := self._is_held_back(meter):
+            remaining = None if deadline is None else deadline.remaining()
+            if remaining == 0:
+                raise _OutOfTime
+            time.sleep(min(delay, SLICE, delay if remaining is None else remaining))
 
     def _note_error(self, exc: Exception) -> None:
         """Remember what decoding failed with, to be answered after what came before."""

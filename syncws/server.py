@@ -32,6 +32,7 @@ from .handshake import (
 from .opcodes import Close, CloseCode, State
 from .options import Compression, MaxSize, Options, choose_extensions, make_options
 from .protocol import own_close
+from .rates import RateLimit
 from .sending import LoggerLike
 from .server_connection import (
     ProcessRequest,
@@ -616,11 +617,13 @@ def serve(
     send_timeout: Optional[float] = 30,
     # Limits
     max_size: MaxSize = 2**20,
+    max_empty_fragments: Optional[int] = 1000,
     max_queue: MaxSize = 16,
     max_queue_bytes: Optional[int] = 2**22,
     read_limit: int = 2**16,
     write_limit: int = 2**16,
     max_connections: Optional[int] = 10_000,
+    rate_limit: Optional[RateLimit] = None,
     # Logging
     logger: Optional[LoggerLike] = None,
     # Escape hatch
@@ -673,12 +676,15 @@ def serve(
         close_timeout: seconds for the closing handshake and the end of TCP.
         send_timeout: seconds without progress until a blocked ``send()`` fails the connection.
         max_size: bytes of a message, or a pair: of a message, of a fragment. Over it: 1009.
+        max_empty_fragments: frames without payload in a message; ``None`` for no limit. Over
+            it: 1008.
         max_queue: messages that may wait for the application; beyond, TCP holds the peer back.
         max_queue_bytes: the same in bytes; one message always fits.
         read_limit: bytes of one read.
         write_limit: bytes that may wait for a slow peer before ``broadcast()`` applies its
             policy and ``send()`` waits for room.
         max_connections: connections at a time; others are answered with 503.
+        rate_limit: how much a client may send per second; ``None`` for no limit.
         logger: default: ``logging.getLogger("syncws.server")``.
         create_connection: subclass of :class:`ServerConnection` to use.
         kwargs: further arguments of :func:`socket.create_server`, such as ``reuse_port=True``.
@@ -704,6 +710,7 @@ def serve(
     ServerHandshake(origins=origins, extensions=settings.extensions, subprotocols=subprotocols)
     options = make_options(
         max_size=max_size,
+        max_empty_fragments=max_empty_fragments,
         max_queue=max_queue,
         max_queue_bytes=max_queue_bytes,
         read_limit=read_limit,
@@ -712,6 +719,7 @@ def serve(
         ping_timeout=ping_timeout,
         close_timeout=close_timeout,
         send_timeout=send_timeout,
+        rate_limit=rate_limit,
     )
     unix_path = kwargs.pop("unix_path", None)
     return Server(

@@ -29,6 +29,7 @@ from syncws.exceptions import (
     InvalidURI,
     NegotiationError,
     PayloadTooBig,
+    PolicyViolation,
     ProtocolError,
     RequestLineTooLong,
     SecurityError,
@@ -107,6 +108,7 @@ TEXTS = [
     (PayloadTooBig(8, 4), "frame with 8 bytes exceeds limit of 4 bytes"),
     (PayloadTooBig(8, 4, 2), "frame with 8 bytes after reading 2 bytes exceeds limit of 4 bytes"),
     (PayloadTooBig(None, 4, 2), "frame after reading 2 bytes exceeds limit of 4 bytes"),
+    (PolicyViolation("over the rate limit"), "over the rate limit"),
     (ConcurrencyError("one at a time"), "one at a time"),
 ]
 
@@ -162,6 +164,7 @@ def test_every_exception_has_its_text_tested():
                 InvalidHandshake,
                 ProtocolError,
                 PayloadTooBig,
+                PolicyViolation,
                 ConcurrencyError,
             },
         ),

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "syncws"
 LAYERS = [
     ["version", "exceptions", "opcodes", "deadline"],
     ["masking", "frames", "headers", "http11", "uri"],
-    ["permessage_deflate", "handshake", "messages", "protocol", "options"],
+    ["permessage_deflate", "handshake", "messages", "protocol", "rates", "options"],
     ["transport", "locks", "queues", "service", "sending", "receiving", "connection"],
     ["broadcast", "auth", "acceptor", "server_connection", "server", "client", "demo", "cli"],
     ["__init__", "__main__"],

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 from cutting import byte_by_byte, cuttings
 
-from syncws.exceptions import PayloadTooBig, ProtocolError
+from syncws.exceptions import PayloadTooBig, PolicyViolation, ProtocolError
 from syncws.frames import FIN, RSV1, FrameDecoder, encode_frame, frame_header
 from syncws.messages import MessageAssembler
 from syncws.opcodes import Opcode
@@ -496,3 +496,29 @@ def test_streaming_that_begins_inside_a_message_hands_out_what_there_is_first():
     assembler.streaming = True
     found = messages(assembler, [frame(CONT, b"ef") + frame(FIN, b"g")])
     assert parts_of(found) == [(False, b"abcdef", False), (False, b"g", True)]
+
+
+# Frames without payload
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_empty_fragments_over_the_limit_are_refused(opcode):
+    data = frame(opcode) + frame(CONT) * 3 + frame(FIN | CONT)
+    for chunks in cuttings(data):
+        assert len(messages(MessageAssembler(10, max_empty=5), chunks)) == 1
+        exc = refusal(MessageAssembler(10, max_empty=4), chunks, PolicyViolation)
+        assert str(exc) == "over 4 empty fragments in a message"
+
+
+def test_empty_fragments_are_counted_for_each_message_by_itself():
+    data = fragments(BINARY, [b"", b"a", b""])
+    assert len(messages(MessageAssembler(10, max_empty=2), [data * 3])) == 3
+
+
+def test_empty_messages_are_not_counted():
+    assert len(messages(MessageAssembler(10, max_empty=0), [frame(FIN | BINARY) * 3])) == 3
+
+
+def test_there_may_be_no_limit_for_empty_fragments():
+    data = frame(BINARY) + frame(CONT) * 5000 + frame(FIN | CONT)
+    assert contents(messages(MessageAssembler(10), [data])) == [b""]

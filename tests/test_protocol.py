@@ -11,6 +11,7 @@ from syncws.exceptions import (
     ConnectionClosedError,
     ConnectionClosedOK,
     PayloadTooBig,
+    PolicyViolation,
     ProtocolError,
 )
 from syncws.frames import CONTROL, FIN, RSV1, RSV2, RSV3, encode_frame, frame_header
@@ -464,6 +465,7 @@ def test_frames_can_be_shared_by_servers_without_other_extensions(half, shareabl
             PayloadTooBig(8, 4, 2),
             Close(1009, "frame with 8 bytes after reading 2 bytes exceeds limit of 4 bytes"),
         ),
+        (PolicyViolation("over a limit"), Close(1008, "over a limit")),
         (ValueError("something of ours"), Close(1011)),
         (ProtocolError("é" * 100), Close(1002, "é" * 61)),
     ],
