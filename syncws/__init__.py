@@ -21,6 +21,7 @@ A client::
         print(connection.recv())
 """
 
+from .activation import inherited_sockets
 from .auth import basic_auth
 from .broadcast import BroadcastResult, broadcast
 from .client import ClientConnection, connect, unix_connect
@@ -62,15 +63,11 @@ from .http11 import Request, Response
 from .opcodes import Close, CloseCode, Opcode, State
 from .permessage_deflate import PerMessageDeflate
 from .rates import RateLimit
+from .reports import RunningHandler, ShutdownReport
 from .sending import Data, DataLike, PongWaiter
-from .server import (
-    RunningHandler,
-    Server,
-    ShutdownReport,
-    serve,
-    unix_serve,
-)
+from .server import Server
 from .server_connection import ServerConnection
+from .serving import serve, unix_serve
 from .version import __version__
 
 __all__ = [
@@ -128,6 +125,7 @@ __all__ = [
     "basic_auth",
     "broadcast",
     "connect",
+    "inherited_sockets",
     "serve",
     "unix_connect",
     "unix_serve",

@@ -41,7 +41,10 @@ class Acceptor:
 
     Args:
         listener: listening socket; made non-blocking.
-        accept: called with each accepted socket and its address.
+        accept: accepts a connection, or raises ``OSError``.
+        failed: called when ``accept`` failed.
+        tick: called each time before waiting; returns when to call it again at the latest, in
+            seconds of the monotonic clock, or ``None``.
         log: for what goes wrong.
     """
 
@@ -49,12 +52,18 @@ class Acceptor:
         self,
         listener: socket.socket,
         accept: Callable[[], None],
+        *,
+        failed: Callable[[], None],
+        tick: Callable[[], Optional[float]],
         log: Union[logging.Logger, logging.LoggerAdapter[Any]],
     ) -> None:
         self._listener = listener
         self._accept = accept
+        self._failed = failed
+        self._tick = tick
         self._log = log
         self._stopping = False
+        self._paused = False
         self._failing = False
         self._resume_at: Optional[float] = None
         self._selector = selectors.DefaultSelector()
@@ -69,8 +78,33 @@ class Acceptor:
     def stop(self) -> None:
         """Make ``run()`` return soon; takes no lock."""
         self._stopping = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have ``tick`` called soon; takes no lock."""
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
+
+    def pause(self) -> None:
+        """Accept no more; for ``tick``. What waits in the backlog is left to other processes."""
+        if not self._paused:
+            self._paused = True
+            self._resume_at = None
+            with contextlib.suppress(KeyError):  # not registered while backing off
+                self._selector.unregister(self._listener)
+
+    def forget(self) -> None:
+        """Give back the descriptors in a forked child; what the parent's have is left alone."""
+        # Unregistering would act on the parent's epoll instance, too.
+        for sock in [*self._refusals, self._receiver, self._waker]:
+            sock.close()
+        self._selector.close()
+        self._stopping = True
+        self._cut_ties()
+
+    def _cut_ties(self) -> None:
+        # They refer to the server, which refers to this: it would wait for the garbage collector.
+        self._accept = self._failed = self._tick = _do_nothing
 
     def close(self) -> None:
         """Give back all descriptors but the listener's. After ``run()``, or instead of it."""
@@ -79,8 +113,7 @@ class Acceptor:
         self._selector.close()
         self._receiver.close()
         self._waker.close()
-        # It refers to the server, which refers to this: they would wait for the garbage collector.
-        self._accept = _accept_nothing
+        self._cut_ties()
 
     def run(self) -> None:
         """Accept connections until ``stop()``."""
@@ -109,7 +142,7 @@ class Acceptor:
 
     def _run(self) -> None:
         while not self._stopping:
-            ready = self._selector.select(self._timeout())
+            ready = self._selector.select(self._timeout(self._tick()))
             if self._stopping:
                 return
             for key, _ in ready:
@@ -123,8 +156,8 @@ class Acceptor:
             self._end_refusals()
             self._resume()
 
-    def _timeout(self) -> Optional[float]:
-        moments = [moment for moment in (self._resume_at, self._next_refusal()) if moment]
+    def _timeout(self, tick_at: Optional[float]) -> Optional[float]:
+        moments = [m for m in (tick_at, self._resume_at, self._next_refusal()) if m is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _accept_batch(self) -> None:
@@ -137,6 +170,7 @@ class Acceptor:
                 return
             except OSError as exc:
                 if exc.errno not in _GONE and not self._stopping:
+                    self._failed()
                     self._back_off(exc)
                     return
             else:
@@ -196,5 +230,5 @@ class Acceptor:
             sock.close()
 
 
-def _accept_nothing() -> None:
-    """What a closed acceptor accepts."""
+def _do_nothing() -> None:
+    """What a closed acceptor calls."""

@@ -73,7 +73,7 @@ def broadcast(
         if offer is Offer.FULL and on_full != "drop":
             full.append((connection, connection.progress))
         else:
-            _log_busy(connection, offer)
+            _note(connection, offer)
             counts[offer] += 1
     began = time.monotonic()
     for connection, progress in full:
@@ -94,9 +94,9 @@ def _share(message: DataLike, text: Optional[bool]) -> SharedMessage:
     raise TypeError("data must be str or bytes")
 
 
-def _log_busy(connection: Connection, offer: Offer) -> None:
-    if offer is Offer.BUSY:
-        connection.logger.warning("skipped broadcast: sending a fragmented message")
+def _note(connection: Connection, offer: Offer) -> None:
+    if offer is Offer.BUSY or offer is Offer.FULL:
+        connection.note_dropped(offer)
 
 
 def _offer_waiting(
@@ -107,7 +107,7 @@ def _offer_waiting(
             connection.wait_room(shared, began, progress)
             offer = connection.offer(shared)
             if offer is not Offer.FULL:
-                _log_busy(connection, offer)
+                _note(connection, offer)
                 return offer
             began, progress = time.monotonic(), connection.progress
     except ConnectionClosed:

@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any, Optional, Union
 
 from .deadline import Deadline
+from .exceptions import ConnectionClosed
 from .frames import FIN
 from .http11 import Request, Response
 from .locks import Hold
@@ -75,6 +76,8 @@ class Connection(Receiving):
         self._released = False
         self.watched = 0  # events that the service thread watches
 
+        self.opened_at = 0.0  # monotonic time
+
         # Set by single atomic stores.
         self._close_request: Optional[Close] = None
 
@@ -105,6 +108,16 @@ class Connection(Receiving):
     def remote_address(self) -> Any:
         """Address of the peer, as :meth:`socket.socket.getpeername` gives it."""
         return self._transport.remote_address
+
+    @property
+    def peer_certificate(self) -> Optional[dict[str, Any]]:
+        """
+        Certificate of the peer, as :meth:`ssl.SSLSocket.getpeercert` gives it.
+
+        ``None`` without TLS, or if the peer sent none or it was not asked for: a server
+        asks if ``verify_mode`` of its ``SSLContext`` says so.
+        """
+        return self._transport.peer_certificate
 
     @property
     def state(self) -> State:
@@ -141,6 +154,16 @@ class Connection(Receiving):
         rcvd = self._closing.rcvd
         return "" if rcvd is None else rcvd.reason
 
+    @property
+    def end(self) -> ConnectionClosed:
+        """How the connection ended, as an exception; only what is known so far before that."""
+        return self._closed()
+
+    @property
+    def end_code(self) -> int:
+        """The code of the Close frame that came first, from either end; 1006 if none did."""
+        return self._closing.first_code
+
     def fileno(self) -> int:
         """Descriptor of the socket, or -1; to look at, not to use."""
         return self._transport.fileno()
@@ -149,13 +172,15 @@ class Connection(Receiving):
         """
         Counts since the opening, and what waits now, as plain numbers.
 
-        Sizes are in bytes: ``bytes_received`` as the socket (or TLS) gave them, ``bytes_sent``
-        frames with their headers, ``inbox_bytes`` and ``outbox_bytes`` what waits
-        for the application and for the kernel; ``latency`` is in seconds.
+        ``messages_dropped`` were left out by :func:`broadcast`. Sizes are in bytes:
+        ``bytes_received`` as the socket (or TLS) gave them, ``bytes_sent`` frames with
+        their headers, ``inbox_bytes`` and ``outbox_bytes`` what waits for the application
+        and for the kernel; ``latency`` is in seconds.
         """
         return {
             "messages_received": self._received_messages,
             "messages_sent": self._sent_messages,
+            "messages_dropped": self._dropped_messages,
             "bytes_received": self._received_bytes,
             "bytes_sent": self._outbox.sent_bytes,
             "inbox_messages": self._inbox.count,
@@ -294,6 +319,7 @@ class Connection(Receiving):
         if options.ping_interval is not None:
             self._next_ping = self._keepalive_due = time.monotonic() + options.ping_interval
         self._transport.set_user_timeout(self._user_timeout())
+        self.opened_at = time.monotonic()
         self._opened = True
         service.add(self)
 
@@ -303,6 +329,26 @@ class Connection(Receiving):
         if interval is None or timeout is None or self.options.send_timeout is None:
             return None
         return max(interval + timeout, self.options.send_timeout) + 1
+
+    # For a forked child
+
+    def forget(self) -> None:
+        """
+        Be closed in a forked child: the connection is the parent's; the peer is told nothing.
+
+        Called in the child, where no thread of the parent's is left to release a lock.
+        """
+        self._reader = threading.Lock()
+        self._deflate_lock = threading.Lock()
+        self._outbound_lock = threading.Lock()
+        self._broken = ConnectionAbortedError("the connection belongs to the parent process")
+        self._closing.eof()
+        self._pings.clear()
+        self._outbox.clear()
+        self._inbound.end()
+        self._gone = None
+        self._released = True
+        self._transport.forget()
 
     # For the service thread
 

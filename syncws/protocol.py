@@ -332,6 +332,12 @@ class Closing:
         """The phase in the terms of RFC 6455; CLOSED once no message can pass."""
         return _STATES[self.phase]
 
+    @property
+    def first_code(self) -> int:
+        """The code of the Close frame that came first, from either end; 1006 if none did."""
+        first = self.rcvd if self.rcvd_then_sent or self.sent is None else self.sent
+        return int(CloseCode.ABNORMAL_CLOSURE) if first is None else first.code
+
     def send(self, close: Close) -> bool:
         """We start the closing handshake; tell whether a Close frame is to be sent."""
         if not self._advance(Step.SEND):

@@ -133,6 +133,8 @@ class Sending:
         self._pollers: list[weakref.ref[_Poller]] = []  # threads waiting for writability
         self._half_closed = False
         self._sent_messages = 0
+        self._dropped_messages = 0
+        self._said_slow = False  # whether it was logged that broadcasts are dropped
 
         # Set once, by single atomic stores.
         self._broken: Optional[BaseException] = None  # why the transport was aborted
@@ -319,6 +321,19 @@ class Sending:
                 # The peer's window has moved by a message that our deflater doesn't know.
                 codec.reset_deflater()
             return offer
+
+    def note_dropped(self, offer: Offer) -> None:
+        """Count a message that could not be sent; say why, of a slow peer once."""
+        with self._outbound_lock:
+            self._dropped_messages += 1
+            said, self._said_slow = self._said_slow, self._said_slow or offer is Offer.FULL
+        if offer is Offer.BUSY:
+            self.logger.warning("skipped broadcast: sending a fragmented message")
+        elif not said:
+            self.logger.warning(
+                "broadcasts are dropped: over %d bytes, write_limit, wait for this peer",
+                self.options.write_limit,
+            )
 
     def _offer(self, frame: OutFrame) -> Offer:
         with self._outbound_lock:

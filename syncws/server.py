@@ -2,61 +2,47 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import http
-import logging
 import os
-import platform
 import signal
 import socket
 import socketserver
 import ssl as ssl_module
-import sys
 import threading
-import traceback
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Callable, Literal, NamedTuple, Optional, Union
 
 from .acceptor import Acceptor
+from .admission import Admission, Limits, Slot
 from .deadline import Deadline
 from .exceptions import ConnectionClosed
-from .handshake import (
-    SAME_HOST,
-    Origins,
-    ServerHandshake,
-    reject,
-)
+from .ledger import Ledger
+from .locks import Notifier
 from .opcodes import Close, CloseCode, State
-from .options import Compression, MaxSize, Options, choose_extensions, make_options
+from .options import Options
 from .protocol import own_close
-from .rates import RateLimit
-from .sending import LoggerLike
-from .server_connection import (
-    ProcessRequest,
-    ProcessResponse,
-    SelectSubprotocol,
-    ServerConnection,
-    Settings,
-    set_default,
+from .reports import (
+    RunningHandler,
+    ShutdownReport,
+    connection_totals,
+    describe_end,
+    dump,
+    format_address,
+    running_handlers,
+    server_stats,
 )
+from .sending import LoggerLike
+from .server_connection import ServerConnection, Settings, set_default, unavailable
 from .transport import TLSTransport, Transport
-from .version import __version__
 
-__all__ = ["RunningHandler", "Server", "ServerConnection", "ShutdownReport", "serve", "unix_serve"]
-
-SERVER_HEADER = f"Python/{platform.python_version()} syncws/{__version__}"
+__all__ = ["RunningHandler", "Server", "ServerConnection", "ShutdownReport"]
 
 # socketserver's 5 loses connections under load; the kernel cuts this to its own limit.
 BACKLOG = 1024
-
-# What clients over max_connections are told to wait.
-RETRY_AFTER = 5  # seconds
-
-# How late a signal may be noticed that comes just before a wait.
-SIGNAL_SLICE = 0.25  # seconds
 
 # Of the time for a shutdown, what is kept for handlers to notice that their connections
 # were aborted.
@@ -66,27 +52,12 @@ ABORT_RESERVE = 0.5  # seconds
 Timeout = Union[float, Literal["close_timeout"], None]
 
 
-class RunningHandler(NamedTuple):
-    """A handler that had not ended when a shutdown did: its thread, connection and stack."""
+class _Drain(NamedTuple):
+    """A shutdown to come: when at the latest, and with what arguments."""
 
-    thread: threading.Thread
-    connection: Optional[ServerConnection]
-    stack: str
-
-
-class ShutdownReport(NamedTuple):
-    """
-    How a shutdown went.
-
-    Attributes:
-        closed: connections that ended by themselves in time.
-        aborted: connections that had to be cut off.
-        running: handlers that were still running at the end.
-    """
-
-    closed: int
-    aborted: int
-    running: list[RunningHandler]
+    until: float  # monotonic time
+    close_connections: bool
+    close: Close
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -102,10 +73,12 @@ class Server(socketserver.ThreadingTCPServer):
     Args:
         sock: listening socket; taken over.
         handler: called with each connection, in its own thread.
-        settings, options: what :func:`serve` was given.
+        settings, limits, options: what :func:`serve` was given.
         create_connection: class of the connections.
         logger: for the server and its connections.
         unlink: path of a Unix socket to remove at the end.
+        shared: whether other processes may listen on the socket, too: then connections
+            that wait in its backlog are left to them.
     """
 
     daemon_threads = True
@@ -119,10 +92,12 @@ class Server(socketserver.ThreadingTCPServer):
         handler: Callable[[Any], None],
         *,
         settings: Settings,
+        limits: Limits,
         options: Options,
         create_connection: type[ServerConnection],
         logger: LoggerLike,
         unlink: Optional[str] = None,
+        shared: bool = False,
     ) -> None:
         socketserver.BaseServer.__init__(self, sock.getsockname(), handler)  # type: ignore[arg-type] # finish_request() is ours, and it takes a function
         self.socket = sock
@@ -133,13 +108,20 @@ class Server(socketserver.ThreadingTCPServer):
         self.create_connection = create_connection
         self.logger = logger
         self._unlink = unlink
-        self._acceptor = Acceptor(sock, self._accept_one, logger)
-        # Threads with their connections, from before a thread starts until it ends.
-        # Changed and copied by single, atomic operations.
-        self._handlers: dict[threading.Thread, Optional[ServerConnection]] = {}
+        self._shared = shared
+        self._ledger = Ledger()
+        self._admission = Admission(limits, self._ledger, logger)
+        self._acceptor = Acceptor(
+            sock,
+            self._accept_one,
+            failed=lambda: self._ledger.count("accept_errors"),
+            tick=self._tick,
+            log=logger,
+        )
         # Held while it serves, from before the thread of start() starts; never waited for.
         self._serving_lock = threading.Lock()
         self._serving: Optional[int] = None  # identity of the thread that serves
+        self._drain: Optional[_Drain] = None
         self._closing = False
         self._close_with: Optional[Close] = None  # what connections are closed with
         self._asked_to_close: set[uuid.UUID] = set()
@@ -148,30 +130,86 @@ class Server(socketserver.ThreadingTCPServer):
         self._waiting: list[int] = []
         self._signalled = False
         self._open_parts = [sock]  # emptied by the one thread that closes them
-        # Accepting thread only: whether it was said in the log.
-        self._thread_failing = False
-        self._over_limit = False
-        self._progress = _Notifier()
+        self._thread_failing = False  # accepting thread only: whether it was said in the log
+        self._progress = Notifier()
 
     # What it is
 
     @property
     def is_closing(self) -> bool:
-        """Whether ``close()`` or ``shutdown()`` was called."""
+        """Whether ``close()`` or ``shutdown()`` was called, and any drain period is over."""
         return self._closing
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether newcomers are refused while connections go on, until the server is closed."""
+        return self._drain is not None and not self._closing
 
     @property
     def connections(self) -> set[ServerConnection]:
         """The connections that are open now, for :func:`broadcast` for example."""
-        return {conn for conn in list(self._handlers.values()) if conn is not None and conn.is_open}
+        return {conn for conn in self._all_connections() if conn.is_open}
 
-    def stats(self) -> dict[str, int]:
-        """Numbers of connections: ``open``; ``total`` with those opening or closing."""
-        return {"open": len(self.connections), "total": len(self._handlers)}
+    def _all_connections(self) -> list[ServerConnection]:
+        slots = list(self._admission.slots.values())
+        return [slot.connection for slot in slots if slot.connection is not None]
+
+    @property
+    def ssl(self) -> Optional[ssl_module.SSLContext]:
+        """
+        TLS configuration; ``None`` for plain connections.
+
+        Setting it, as when certificates were renewed, counts for connections accepted from
+        then on; those that are open go on. Any thread may do it.
+
+        Raises:
+            ValueError: on setting it, if it would change between TLS and none.
+        """
+        return self.settings.ssl
+
+    @ssl.setter
+    def ssl(self, context: Optional[ssl_module.SSLContext]) -> None:
+        if (context is None) is not (self.settings.ssl is None):
+            raise ValueError("a server can't change between TLS and plain connections")
+        self.settings = self.settings._replace(ssl=context)
+
+    def stats(self) -> dict[str, Any]:
+        """
+        Count what happened since the server was made, and what there is now, as plain data.
+
+        ======================================  =================================================
+        ``open``, ``opening``, ``total``        connections now: open, waiting for the client's
+                                                request, and all with those closing
+        ``accepted``, ``opened``                connections accepted, and opened, so far
+        ``refused``                             those that were not opened, by reason: the name
+                                                of a limit, ``closing``, ``handshake``, ``origin``,
+                                                ``http`` (other requests), ``network``, ``thread``
+        ``closed``                              ended connections by the close code that ended
+                                                them; 1006 for none
+        ``messages_received``,                  totals, those of open connections included;
+        ``messages_sent``, ``bytes_received``,  ``messages_dropped`` by :func:`broadcast`
+        ``bytes_sent``, ``messages_dropped``
+        ``inbox_messages``, ``inbox_bytes``,    what waits now for applications, and for
+        ``outbox_bytes``                        the kernel
+        ``accept_errors``, ``thread_errors``    failures for want of resources
+        ======================================  =================================================
+        """
+        return server_stats(self._ledger.totals(), self._admission, self._all_connections())
+
+    def dump(self) -> str:
+        """
+        Describe all connections and the stacks of the threads, for people, in some lines each.
+
+        Takes no lock: it may be called when everything seems to hang, from a signal handler too.
+        """
+        state = "closing" if self._closing else "draining" if self._drain else "open"
+        return dump(f"server {format_address(self.server_address)}: {state}", self._admission)
 
     # Serving
 
-    def serve_forever(self, poll_interval: float = 0.5, *, signals: bool = True) -> None:
+    def serve_forever(
+        self, poll_interval: float = 0.5, *, signals: bool = True, drain: float = 0.0
+    ) -> None:
         """
         Accept connections until the server is closed.
 
@@ -180,27 +218,30 @@ class Server(socketserver.ThreadingTCPServer):
             signals: in the main thread, let SIGINT (Ctrl-C) and SIGTERM shut the server
                 down gracefully; this method then returns after the shutdown. A second
                 signal acts as it would without. Elsewhere, no effect.
+            drain: seconds that connections may go on after a signal; see :meth:`close`.
 
         Raises:
             RuntimeError: the server is serving already.
         """
         self._begin_serving()
-        self._serve(signals)
+        self._serve(signals, drain)
 
     def _begin_serving(self) -> None:
         if not self._serving_lock.acquire(blocking=False):
             raise RuntimeError("the server is serving already")
 
-    def _serve(self, signals: bool = False) -> None:
+    def _serve(self, signals: bool = False, drain: float = 0.0) -> None:
         self._serving = threading.get_ident()
+        _serving_servers.add(self)
         try:
-            with self._closing_on_signals(signals):
+            with self._closing_on_signals(signals, drain):
                 if not self._closing:
-                    address = _format_address(self.server_address)
+                    address = format_address(self.server_address)
                     self.logger.info("server listening on %s", address)
                     self._acceptor.run()
         finally:
             self._serving = None
+            _serving_servers.discard(self)
             try:
                 if self._closing:
                     self.server_close()
@@ -211,7 +252,7 @@ class Server(socketserver.ThreadingTCPServer):
             self.wait_closed()
 
     @contextlib.contextmanager
-    def _closing_on_signals(self, enabled: bool) -> Iterator[None]:
+    def _closing_on_signals(self, enabled: bool, drain: float) -> Iterator[None]:
         if not enabled or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -224,7 +265,7 @@ class Server(socketserver.ThreadingTCPServer):
         def on_signal(signum: int, frame: Any) -> None:
             restore()
             self._signalled = True
-            self.close()
+            self.close(drain=drain)
 
         for signum in (signal.SIGINT, signal.SIGTERM):
             handler = signal.getsignal(signum)
@@ -271,23 +312,24 @@ class Server(socketserver.ThreadingTCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread for an accepted connection; never raises for want of one."""
-        limit = self.settings.max_connections
-        if limit is not None and len(self._handlers) >= limit:
-            self._refuse_over_limit(request, limit)
+        self._ledger.count("accepted")
+        reason = self._admission.refusal(client_address)
+        if reason is not None:
+            self._refuse(request, reason)
             return
-        self._over_limit = False
         thread = threading.Thread(
             target=self.process_request_thread,
             args=(request, client_address),
             name="syncws-connection",
             daemon=self.daemon_threads,
         )
-        self._handlers[thread] = None
+        self._admission.enter(thread, Slot(client_address, late=self._drain is not None))
         try:
             thread.start()
         except BaseException as exc:
             if thread.ident is None:
-                del self._handlers[thread]
+                self._ledger.add({"refused": 1, ("refused", "thread"): 1, "thread_errors": 1})
+                self._admission.leave(thread)
                 self.shutdown_request(request)
             if not isinstance(exc, (RuntimeError, MemoryError)):
                 raise
@@ -304,30 +346,46 @@ class Server(socketserver.ThreadingTCPServer):
         except Exception:
             self.handle_error(request, client_address)
         finally:
-            self._handlers.pop(threading.current_thread(), None)
-            if self._closing:
+            self._admission.leave(threading.current_thread())
+            if self._closing or self._drain is not None:
                 self._progress.notify()
+                self._acceptor.wake()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Do the opening handshake, run the handler, close."""
+        slot = self._admission.slots[threading.current_thread()]
         connection = self._connect(request)
-        self._handlers[threading.current_thread()] = connection
+        connection.late = slot.late
+        slot.connection = connection
+        # Whoever wanted to cut it may have looked before the connection was there to be seen.
         if self._close_with is not None:
-            # close() may have looked before this connection was there to be seen.
-            connection.cut_handshake()
-        opened = False
-        try:
-            opened = connection.handshake(self.settings)
-        except OSError as exc:
-            connection.logger.info("opening handshake failed: %s", exc)
-        finally:
-            if not opened:
-                connection.discard()
-        if opened:
+            connection.cut_handshake("closing")
+        elif slot.dropped:
+            connection.cut_handshake("max_handshakes")
+        if self._open(connection):
             # close() has seen this connection as open, or it is seen here that it was called.
             if self._close_with is not None:
                 self._close_connection(connection, self._close_with)
             self._run_handler(connection)
+
+    def _open(self, connection: ServerConnection) -> bool:
+        """Do the opening handshake, and count what came of it."""
+        refused: Optional[str] = "network"
+        try:
+            thread = threading.current_thread()
+            refused = connection.handshake(
+                self.settings, requested=lambda: self._admission.requested(thread)
+            )
+        except OSError as exc:
+            refused = connection.cut_reason or "network"
+            connection.logger.info("opening handshake failed: %s", connection.cut_reason or exc)
+        finally:
+            if refused is not None:
+                self._ledger.add({"refused": 1, ("refused", refused): 1})
+                connection.discard()
+        if refused is None:
+            self._ledger.count("opened")
+        return refused is None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log an exception that nobody expected."""
@@ -353,12 +411,10 @@ class Server(socketserver.ThreadingTCPServer):
         try:
             self.handler(connection)
             code = CloseCode.NORMAL_CLOSURE
-        except ConnectionClosed as exc:
+        except ConnectionClosed:
             # Its own connection: how peers go is not an error of the handler.
             if connection.is_open:
                 connection.logger.error("connection handler failed", exc_info=True)
-            else:
-                connection.logger.info("connection closed: %s", exc)
         except Exception:
             connection.logger.error("connection handler failed", exc_info=True)
         finally:
@@ -367,15 +423,13 @@ class Server(socketserver.ThreadingTCPServer):
             connection.close(close.code, close.reason)
             if connection.was_cut and connection.id in self._asked_to_close:
                 self._aborted.add(connection.id)
+            self._ledger.add(connection_totals(connection))
+            connection.logger.info("connection closed: %s", describe_end(connection))
 
-    def _refuse_over_limit(self, request: socket.socket, limit: int) -> None:
-        if not self._over_limit:
-            self._over_limit = True
-            self.logger.warning("connections refused: there are %d, max_connections", limit)
+    def _refuse(self, request: socket.socket, reason: str) -> None:
         answer = b""
         if self.settings.ssl is None:
-            response = reject(http.HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections.\n")
-            response.headers["Retry-After"] = str(RETRY_AFTER)
+            response = unavailable(reason)
             set_default(response, "Server", self.settings.server_header)
             answer = response.serialize()
         self._acceptor.refuse(request, answer)
@@ -387,20 +441,33 @@ class Server(socketserver.ThreadingTCPServer):
         close_connections: bool = True,
         code: int = CloseCode.GOING_AWAY,
         reason: str = "",
+        *,
+        drain: float = 0.0,
     ) -> None:
         """
         Stop accepting connections, and start closing those that there are. Never blocks.
+
+        With ``drain`` it does so only after a while, or when no connection is left: until then
+        those that there are go on, newcomers are answered with 503, and so are health
+        checks. If the listening socket was handed in (``sock``), newcomers are left to the
+        other processes that listen on it instead. A drain period ends with the thread that
+        serves; calling this again ends it early.
 
         Args:
             close_connections: whether to close them; otherwise they go on until
                 their handlers end.
             code: close code for them.
             reason: close reason, at most 123 bytes in UTF-8.
+            drain: seconds.
 
         Raises:
             ProtocolError: the code or the reason is not allowed.
         """
         close = own_close(code, reason)
+        if drain > 0 and self._serving is not None and not self._closing and self._drain is None:
+            self._drain = _Drain(time.monotonic() + drain, close_connections, close)
+            self._acceptor.wake()
+            return
         first = not self._closing
         self._closing = True
         # It may run in a signal handler, above anything: no lock is taken from here on.
@@ -408,7 +475,7 @@ class Server(socketserver.ThreadingTCPServer):
         serving = self._serving
         if serving is None:
             self.server_close()
-        elif serving == threading.get_ident():
+        elif serving == threading.get_ident() and not self._shared:
             # The accept loop is interrupted and still has the descriptor in use. Where this
             # works, the kernel refuses connections from here on; else it does when the loop ends.
             with contextlib.suppress(OSError):
@@ -419,12 +486,32 @@ class Server(socketserver.ThreadingTCPServer):
         if first:
             self._progress.notify()
 
+    def _tick(self) -> Optional[float]:
+        """Advance a drain period; tell when to look again. Called by the accept loop."""
+        drain = self._drain
+        if drain is None or self._closing:
+            return None
+        if self._shared:
+            self._acceptor.pause()
+        if self._is_drained() or time.monotonic() >= drain.until:
+            self._end_drain()
+            return None
+        return drain.until
+
+    def _is_drained(self) -> bool:
+        """Whether no connection is left, but for those whose threads wait for the end."""
+        threads = {thread.ident or thread for thread in list(self._admission.slots)}
+        return not threads.difference(self._waiting)
+
+    def _end_drain(self) -> None:
+        drain = self._drain
+        if drain is not None and not self._closing:
+            self.close(drain.close_connections, *drain.close)
+
     def _close_connections(self, close: Close) -> None:
-        for connection in list(self._handlers.values()):
-            if connection is None:
-                continue
+        for connection in self._all_connections():
             if connection.state is State.CONNECTING:
-                connection.cut_handshake()
+                connection.cut_handshake("closing")
             else:
                 self._close_connection(connection, close)
 
@@ -440,7 +527,8 @@ class Server(socketserver.ThreadingTCPServer):
         be closed.
 
         Args:
-            timeout: seconds; ``None`` waits without limit; default: ``close_timeout``.
+            timeout: seconds, from the end of a drain period on; ``None`` waits without limit;
+                default: ``close_timeout``.
 
         Returns:
             What was closed and aborted, and which handlers are still running.
@@ -448,12 +536,13 @@ class Server(socketserver.ThreadingTCPServer):
         if timeout == "close_timeout":
             timeout = self.options.close_timeout
         reserve = 0.0 if timeout is None else min(ABORT_RESERVE, timeout * ABORT_SHARE)
-        deadline = Deadline(timeout)
-        graceful = Deadline(None if timeout is None else timeout - reserve)
         me = threading.get_ident()
         self._waiting.append(me)
         self._progress.notify()  # other waiting threads need not wait for this one
         try:
+            self._wait_drained()
+            deadline = Deadline(timeout)
+            graceful = Deadline(None if timeout is None else timeout - reserve)
             if not self._progress.wait_until(self._has_ended, graceful):
                 if self._close_with is not None:
                     self._abort_connections()
@@ -461,7 +550,18 @@ class Server(socketserver.ThreadingTCPServer):
         finally:
             self._waiting.remove(me)
         closed = len(self._asked_to_close - self._aborted)
-        return ShutdownReport(closed, len(self._aborted), self._running_handlers())
+        running = running_handlers(self._admission)
+        return ShutdownReport(closed, len(self._aborted), running)
+
+    def _wait_drained(self) -> None:
+        """Wait for the end of a drain period, and see to it in place of a thread that can't."""
+        drain = self._drain
+        if drain is None:
+            return
+        self._acceptor.wake()  # this thread's connection counts no more
+        until = Deadline(max(0.0, drain.until - time.monotonic()))
+        self._progress.wait_until(lambda: self._closing or self._is_drained(), until)
+        self._end_drain()
 
     def shutdown(  # type: ignore[override] # socketserver's returns nothing
         self,
@@ -469,6 +569,7 @@ class Server(socketserver.ThreadingTCPServer):
         code: int = CloseCode.GOING_AWAY,
         reason: str = "",
         *,
+        drain: float = 0.0,
         timeout: Timeout = "close_timeout",
     ) -> ShutdownReport:
         """
@@ -481,7 +582,8 @@ class Server(socketserver.ThreadingTCPServer):
             close_connections: whether to close connections, or let them end by themselves.
             code: close code for them.
             reason: close reason, at most 123 bytes in UTF-8.
-            timeout: seconds; ``None`` waits without limit; default: ``close_timeout``.
+            drain: seconds that connections may go on before; see :meth:`close`.
+            timeout: seconds after that; ``None`` waits without limit; default: ``close_timeout``.
 
         Returns:
             What was closed and aborted, and which handlers are still running.
@@ -489,7 +591,7 @@ class Server(socketserver.ThreadingTCPServer):
         Raises:
             ProtocolError: the code or the reason is not allowed.
         """
-        self.close(close_connections, code, reason)
+        self.close(close_connections, code, reason, drain=drain)
         return self.wait_closed(timeout)
 
     def server_close(self) -> None:
@@ -515,7 +617,7 @@ class Server(socketserver.ThreadingTCPServer):
         For one of these threads itself, those that wait for the end like it don't count:
         they would wait for each other.
         """
-        left: set[object] = {thread.ident or thread for thread in list(self._handlers)}
+        left: set[object] = {thread.ident or thread for thread in list(self._admission.slots)}
         if self._serving_lock.locked():
             left.add(self._serving)
         if threading.get_ident() in left:
@@ -523,24 +625,24 @@ class Server(socketserver.ThreadingTCPServer):
         return not left
 
     def _abort_connections(self) -> None:
-        for connection in list(self._handlers.values()):
-            if connection is not None and not connection.is_gone:
+        for connection in self._all_connections():
+            if not connection.is_gone:
                 self._aborted.add(connection.id)
                 connection.abort()
 
-    def _running_handlers(self) -> list[RunningHandler]:
-        me = threading.current_thread()
-        running = []
-        frames = sys._current_frames()
-        # This function's own would refer to itself, and so keep all the others, with their
-        # variables, until the garbage collector comes by.
-        del frames[threading.get_ident()]
-        for thread, connection in list(self._handlers.items()):
-            frame = frames.get(thread.ident or 0)
-            if thread is not me and frame is not None:
-                stack = "".join(traceback.format_stack(frame))
-                running.append(RunningHandler(thread, connection, stack))
-        return running
+    def forget(self) -> None:
+        """
+        Be closed in a forked child, whose parent serves: nothing is said to any client.
+
+        Called in the child, which has none of the parent's threads.
+        """
+        self._closing = True
+        self._serving = None
+        self._serving_lock = threading.Lock()
+        self._admission.slots.clear()
+        self._open_parts.clear()
+        self._acceptor.forget()
+        self.socket.close()
 
     def __enter__(self) -> Server:
         return self
@@ -554,230 +656,15 @@ class Server(socketserver.ThreadingTCPServer):
         self.shutdown()
 
 
-class _Notifier:
-    """
-    A condition without a lock, so that a signal handler may wait for it.
-
-    The thread that it interrupted may be anywhere, in this class too.
-    """
-
-    def __init__(self) -> None:
-        self._waiters: collections.deque[threading.Lock] = collections.deque()
-
-    def notify(self) -> None:
-        """Have all waiting threads look again."""
-        for _ in range(len(self._waiters)):
-            with contextlib.suppress(IndexError):
-                self._waiters.popleft().release()
-
-    def wait_until(self, done: Callable[[], bool], deadline: Deadline) -> bool:
-        """Wait until ``done()`` is true, or the deadline; tell which."""
-        while True:
-            waiter = threading.Lock()
-            waiter.acquire()
-            # In the queue before looking: a change after the look releases it.
-            self._waiters.append(waiter)
-            try:
-                if done():
-                    return True
-                remaining = deadline.remaining()
-                if remaining == 0:
-                    return False
-                # In slices: a signal that came just before does not end the wait for a lock.
-                waiter.acquire(timeout=min(remaining or SIGNAL_SLICE, SIGNAL_SLICE))
-            finally:
-                with contextlib.suppress(ValueError):  # released already
-                    self._waiters.remove(waiter)
+# Servers whose accept loop runs.
+_serving_servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
-def serve(
-    handler: Callable[[ServerConnection], None],
-    host: Optional[str] = None,
-    port: Optional[int] = None,
-    *,
-    # TCP/TLS
-    sock: Optional[socket.socket] = None,
-    ssl: Optional[ssl_module.SSLContext] = None,
-    # WebSocket
-    origins: Origins = SAME_HOST,
-    extensions: Optional[Sequence[Any]] = None,
-    subprotocols: Optional[Sequence[str]] = None,
-    select_subprotocol: Optional[SelectSubprotocol] = None,
-    compression: Compression = "deflate",
-    # HTTP
-    process_request: Optional[ProcessRequest] = None,
-    process_response: Optional[ProcessResponse] = None,
-    server_header: Optional[str] = SERVER_HEADER,
-    health: Optional[str] = None,
-    # Timeouts
-    open_timeout: Optional[float] = 10,
-    ping_interval: Optional[float] = 20,
-    ping_timeout: Optional[float] = 20,
-    close_timeout: Optional[float] = 10,
-    send_timeout: Optional[float] = 30,
-    # Limits
-    max_size: MaxSize = 2**20,
-    max_empty_fragments: Optional[int] = 1000,
-    max_queue: MaxSize = 16,
-    max_queue_bytes: Optional[int] = 2**22,
-    read_limit: int = 2**16,
-    write_limit: int = 2**16,
-    max_connections: Optional[int] = 10_000,
-    rate_limit: Optional[RateLimit] = None,
-    # Logging
-    logger: Optional[LoggerLike] = None,
-    # Escape hatch
-    create_connection: Optional[type[ServerConnection]] = None,
-    **kwargs: Any,
-) -> Server:
-    """
-    Make a server that listens on ``host`` and ``port``.
-
-    It accepts connections once it serves::
-
-        def echo(connection):
-            for message in connection:
-                connection.send(message)
-
-        with serve(echo, "localhost", 8765) as server:
-            server.serve_forever()
-
-    or, in the background, ``server = serve(...).start()``.
-
-    ``handler`` is called for each connection, in a thread of its own. When it returns, the
-    connection is closed with 1000; when it raises, the traceback is logged and the connection
-    closed with 1011.
-
-    Args:
-        handler: takes the :class:`ServerConnection`.
-        host: name or address to listen on; ``None`` or ``""`` for all interfaces.
-        port: 0 or ``None`` for any; see ``server.server_address``.
-        sock: listening socket to use instead of host and port.
-        ssl: TLS configuration; ``None`` for plain connections.
-        origins: whose pages may connect: ``"same-host"``, or a list of origins, patterns of
-            :func:`re.compile`, ``"same-host"``, and ``None`` for requests without an
-            Origin header; ``None`` in place of a list allows all.
-        extensions: factories of further extensions.
-        subprotocols: in order of preference.
-        select_subprotocol: called with the connection and the offered subprotocols; returns one of
-            them, or ``None``.
-        compression: ``"deflate"``, ``None``, or a configured :class:`PerMessageDeflate`.
-        process_request: called with the connection and the :class:`Request`; returns a
-            :class:`Response` to answer any HTTP request with, or ``None`` to go on.
-        process_response: called with the connection, request and response; returns another
-            response, or ``None`` to send that one, which may be changed in place.
-        server_header: value of the Server header; ``None`` for none.
-        health: path, such as ``"/healthz"``, that is answered with 200, and with 503 once
-            the server is closing.
-        open_timeout: seconds for TLS and opening handshake together.
-        ping_interval: seconds between keepalive pings; ``None`` for none.
-        ping_timeout: seconds without life after a ping until the connection is failed with 1011;
-            ``None`` for never.
-        close_timeout: seconds for the closing handshake and the end of TCP.
-        send_timeout: seconds without progress until a blocked ``send()`` fails the connection.
-        max_size: bytes of a message, or a pair: of a message, of a fragment. Over it: 1009.
-        max_empty_fragments: frames without payload in a message; ``None`` for no limit. Over
-            it: 1008.
-        max_queue: messages that may wait for the application; beyond, TCP holds the peer back.
-        max_queue_bytes: the same in bytes; one message always fits.
-        read_limit: bytes of one read.
-        write_limit: bytes that may wait for a slow peer before ``broadcast()`` applies its
-            policy and ``send()`` waits for room.
-        max_connections: connections at a time; others are answered with 503.
-        rate_limit: how much a client may send per second; ``None`` for no limit.
-        logger: default: ``logging.getLogger("syncws.server")``.
-        create_connection: subclass of :class:`ServerConnection` to use.
-        kwargs: further arguments of :func:`socket.create_server`, such as ``reuse_port=True``.
-
-    Raises:
-        OSError: the address can't be listened on.
-        TypeError, ValueError: an option is wrong.
-    """
-    settings = Settings(
-        ssl=ssl,
-        origins=origins,
-        extensions=choose_extensions(compression, extensions),
-        subprotocols=subprotocols,
-        select_subprotocol=select_subprotocol,
-        process_request=process_request,
-        process_response=process_response,
-        server_header=server_header,
-        health=health,
-        open_timeout=open_timeout,
-        max_connections=max_connections,
-    )
-    # Mistakes show here, not when the first client comes.
-    ServerHandshake(origins=origins, extensions=settings.extensions, subprotocols=subprotocols)
-    options = make_options(
-        max_size=max_size,
-        max_empty_fragments=max_empty_fragments,
-        max_queue=max_queue,
-        max_queue_bytes=max_queue_bytes,
-        read_limit=read_limit,
-        write_limit=write_limit,
-        ping_interval=ping_interval,
-        ping_timeout=ping_timeout,
-        close_timeout=close_timeout,
-        send_timeout=send_timeout,
-        rate_limit=rate_limit,
-    )
-    unix_path = kwargs.pop("unix_path", None)
-    return Server(
-        _listen(host, port, sock, unix_path, kwargs),
-        handler,
-        settings=settings,
-        options=options,
-        create_connection=create_connection or ServerConnection,
-        logger=logger or logging.getLogger("syncws.server"),
-        unlink=unix_path if sock is None else None,
-    )
+def _forget_servers() -> None:
+    for server in list(_serving_servers):
+        server.forget()
+    _serving_servers.clear()
 
 
-def unix_serve(
-    handler: Callable[[ServerConnection], None],
-    path: Union[str, bytes, os.PathLike[str], None] = None,
-    **kwargs: Any,
-) -> Server:
-    """
-    Make a server that listens on a Unix socket, as behind a reverse proxy.
-
-    Args:
-        handler: takes the :class:`ServerConnection`.
-        path: of the socket, which is removed when the server is closed; ``None`` with ``sock``.
-        kwargs: as for :func:`serve`.
-
-    Raises:
-        ValueError: neither ``path`` nor ``sock`` is given.
-    """
-    if path is None and kwargs.get("sock") is None:
-        raise ValueError("missing path argument")
-    return serve(handler, unix_path=None if path is None else os.fspath(path), **kwargs)
-
-
-def _listen(
-    host: Optional[str],
-    port: Optional[int],
-    sock: Optional[socket.socket],
-    unix_path: Optional[str],
-    kwargs: dict[str, Any],
-) -> socket.socket:
-    if sock is not None:
-        for name, value in (("host", host), ("port", port), ("path", unix_path)):
-            if value is not None:
-                raise ValueError(f"{name} is incompatible with sock")
-        return sock
-    kwargs.setdefault("backlog", BACKLOG)
-    if unix_path is not None:
-        return socket.create_server(unix_path, family=socket.AF_UNIX, **kwargs)
-    if not host and "family" not in kwargs and socket.has_dualstack_ipv6():
-        kwargs.update(family=socket.AF_INET6, dualstack_ipv6=True)
-    elif host and ":" in host:
-        kwargs.setdefault("family", socket.AF_INET6)
-    return socket.create_server((host or "", port or 0), **kwargs)
-
-
-def _format_address(address: Any) -> str:
-    if not isinstance(address, tuple):
-        return str(address)
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_servers)

@@ -19,7 +19,7 @@ from .transport import PORTABLE_IO, Transport
 if TYPE_CHECKING:
     from .server import Server
 
-__all__ = ["ServerConnection", "Settings"]
+__all__ = ["ServerConnection", "Settings", "set_default", "unavailable"]
 
 # How long a client that was refused may take to read the answer.
 REFUSAL_LINGER = 2.0  # seconds
@@ -42,7 +42,18 @@ class Settings(NamedTuple):
     server_header: Optional[str]
     health: Optional[str]
     open_timeout: Optional[float]
-    max_connections: Optional[int]
+
+
+# Whom a limit kept out is told to wait.
+RETRY_AFTER = 5  # seconds
+
+# What clients are told that are not let in, by the name that the reason has in the statistics.
+REFUSALS = {
+    "max_connections": "Too many connections.\n",
+    "max_connections_per_ip": "Too many connections from your address.\n",
+    "max_handshakes": "Too many opening handshakes.\n",
+    "closing": "The server is shutting down.\n",
+}
 
 
 class ServerConnection(Connection):
@@ -63,6 +74,12 @@ class ServerConnection(Connection):
         super().__init__(transport, options, logger)
         self.server = server
         self.username: Optional[str] = None
+        # Whether its counts are among the totals of the server.
+        self.is_booked = False
+        # Whether it was accepted while the server was draining.
+        self.late = False
+        # Why the opening handshake was cut, if it was; set once, by a single atomic store.
+        self.cut_reason: Optional[str] = None
 
     def respond(self, status: int, text: str) -> Response:
         """
@@ -74,37 +91,55 @@ class ServerConnection(Connection):
         """
         return reject(status, text)
 
-    def handshake(self, settings: Settings) -> bool:
+    def handshake(self, settings: Settings, requested: Callable[[], None]) -> Optional[str]:
         """
-        Do the TLS and the opening handshake within ``open_timeout``; tell whether it succeeded.
+        Do the TLS and the opening handshake within ``open_timeout``.
 
         Called by the server, in the thread of the connection.
+
+        Args:
+            settings: of the server.
+            requested: called when the client has done its part.
+
+        Returns:
+            ``None`` if the connection is open now, or why it is not, in a word for the statistics.
 
         Raises:
             OSError: the network or TLS failed, or it took too long.
         """
         deadline = Deadline(settings.open_timeout)
-        transport = self._transport
-        transport.handshake(deadline)
+        self._transport.handshake(deadline)
         parser = RequestParser()
         try:
             self.request = self._read_request(parser, deadline)
         except InvalidHandshake as exc:
-            self.logger.info("opening handshake failed: %s", exc)
+            cut = self.cut_reason
+            self.logger.info("opening handshake failed: %s", cut or exc)
             if parser.started:
-                response = _closing_response() if self.server.is_closing else error_response(exc)
-                self._refuse(response, settings, deadline)
-            return False
+                self._refuse(unavailable(cut) if cut else error_response(exc), settings, deadline)
+            return cut or "handshake"
+        requested()
         handshake = self._make_handshake(settings)
         self.response = response = self._respond(self.request, handshake, settings)
         if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
             self._log_refusal(handshake)
             self._refuse(response, settings, deadline)
-            return False
-        transport.send_before(deadline, response.serialize())
+            return self._why_refused(handshake)
+        self._transport.send_before(deadline, response.serialize())
         self.subprotocol = handshake.subprotocol
         self._open(handshake.extensions, parser.leftover)
-        return True
+        return None
+
+    def _why_refused(self, handshake: ServerHandshake) -> str:
+        """Name what kept the client out, for the statistics; ``"http"`` for other requests."""
+        if handshake.exception is not None:
+            return "origin" if isinstance(handshake.exception, InvalidOrigin) else "handshake"
+        return "closing" if self._is_unwelcome else "http"
+
+    @property
+    def _is_unwelcome(self) -> bool:
+        """Whether the server takes no more connections like this one."""
+        return self.server.is_closing or (self.late and self.server.is_draining)
 
     def _read_request(self, parser: RequestParser, deadline: Deadline) -> Request:
         request = None
@@ -140,8 +175,8 @@ class ServerConnection(Connection):
                 response = settings.process_request(self, request)
             if response is None:
                 response = handshake.respond(request)
-            if self.server.is_closing and response.status_code == 101:
-                response = _closing_response()
+            if self._is_unwelcome and response.status_code == 101:
+                response = unavailable("closing")
             set_default(response, "Server", settings.server_header)
             if settings.process_response is not None:
                 response = settings.process_response(self, request, response) or response
@@ -162,8 +197,8 @@ class ServerConnection(Connection):
             response = reject(405, "A health check is a GET or a HEAD request.\n")
             response.headers["Allow"] = "GET, HEAD"
             return response
-        if self.server.is_closing:
-            return _closing_response()
+        if self.server.is_closing or self.server.is_draining:
+            return unavailable("closing")
         return reject(200, "OK\n")
 
     def _log_refusal(self, handshake: ServerHandshake) -> None:
@@ -186,8 +221,10 @@ class ServerConnection(Connection):
             if not self._transport.wait_readable(linger.remaining()) or linger.expired():
                 return
 
-    def cut_handshake(self) -> None:
+    def cut_handshake(self, reason: str) -> None:
         """Have a handshake that waits for the client end at once; takes no lock."""
+        if self.cut_reason is None:
+            self.cut_reason = reason
         if self.request is None:
             self._transport.shutdown_read()
 
@@ -196,8 +233,11 @@ class ServerConnection(Connection):
         self._transport.close()
 
 
-def _closing_response() -> Response:
-    return reject(503, "The server is shutting down.\n")
+def unavailable(reason: str) -> Response:
+    """The answer for a client that is not let in now, by a name of ``REFUSALS``."""
+    response = reject(http.HTTPStatus.SERVICE_UNAVAILABLE, REFUSALS[reason])
+    response.headers["Retry-After"] = str(RETRY_AFTER)
+    return response
 
 
 def set_default(response: Response, name: str, value: Optional[str]) -> None:

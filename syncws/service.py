@@ -8,6 +8,7 @@ it waits for the sockets of those connections that need it.
 
 from __future__ import annotations
 
+import atexit
 import collections
 import contextlib
 import logging
@@ -18,6 +19,8 @@ import threading
 import time
 from typing import Any, Optional, Protocol
 
+from .opcodes import Close, CloseCode
+
 __all__ = ["READ", "WRITE", "Service", "service"]
 
 READ = selectors.EVENT_READ
@@ -26,6 +29,9 @@ WRITE = selectors.EVENT_WRITE
 TICK = 0.1  # seconds
 # Ticks without a connection after which the thread ends: connecting again soon is common.
 IDLE_TICKS = 2
+
+# How long a program that exits without closing its connections waits for their peers.
+GOODBYE = 1.0  # seconds
 
 logger = logging.getLogger("syncws.service")
 
@@ -50,6 +56,12 @@ class Serviced(Protocol):
     def break_off(self, exc: BaseException) -> None:
         """End the connection after an internal error."""
 
+    def forget(self) -> None:
+        """Be closed in a forked child."""
+
+    def request_close(self, close: Close) -> None:
+        """Ask for the closing handshake."""
+
 
 class Service:
     """
@@ -63,6 +75,7 @@ class Service:
         # Guards the thread's start and end. Takes no other lock.
         self._lock = threading.Lock()
         self._thread: Optional[threading.Thread] = None
+        self._loop: Optional[_Loop] = None
         self._waker: Optional[socket.socket] = None
         self._hurry = False  # somebody waits for the end
         # Changed by single, atomic operations.
@@ -104,10 +117,21 @@ class Service:
 
     def forget(self) -> None:
         """Start afresh in a forked child, which has none of the parent's threads."""
-        waker = self._waker
+        waker, loop, connections = self._waker, self._loop, self._connections
         self.__init__()  # type: ignore[misc] # a fresh object in the place that others refer to
         if waker is not None:
             waker.close()
+        if loop is not None:
+            loop.close()
+        for connection in connections:
+            connection.forget()
+
+    def say_goodbye(self) -> None:
+        """Close what a program that is about to exit left open, without waiting for long."""
+        for connection in self.snapshot():
+            connection.request_close(Close(CloseCode.GOING_AWAY))
+        if self._connections:
+            self.join(GOODBYE)
 
     def _start(self) -> None:
         receiver, waker = socket.socketpair()
@@ -127,6 +151,7 @@ class Service:
             raise
         self._waker = waker
         self._thread = thread
+        self._loop = loop
 
     def snapshot(self) -> list[Any]:
         """The connections, as they are."""
@@ -147,6 +172,7 @@ class Service:
             self._hurry = False
             self._requests.clear()  # of connections that are gone; it would keep them
             self._thread = None
+            self._loop = None
             if self._waker is not None:
                 self._waker.close()
                 self._waker = None
@@ -168,8 +194,11 @@ class _Loop:
         try:
             self._run()
         finally:
-            self.selector.close()
-            self.receiver.close()
+            self.close()
+
+    def close(self) -> None:
+        self.selector.close()
+        self.receiver.close()
 
     def _run(self) -> None:
         idle_ticks = 0
@@ -233,6 +262,7 @@ class _Loop:
 
 
 service = Service()
+atexit.register(service.say_goodbye)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=service.forget)

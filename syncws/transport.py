@@ -121,6 +121,11 @@ class Transport:
         except OSError:
             return None
 
+    @property
+    def peer_certificate(self) -> Optional[dict[str, Any]]:
+        """Certificate of the peer, as ``SSLSocket.getpeercert()`` gives it; ``None`` for none."""
+        return None
+
     def set_user_timeout(self, seconds: Optional[float]) -> None:
         """Have the kernel give up on a peer that acknowledges nothing (RFC 5482), on Linux."""
         option = getattr(socket, "TCP_USER_TIMEOUT", None)
@@ -246,6 +251,12 @@ class Transport:
             self.closed = True
             self.sock.close()
 
+    def forget(self) -> None:
+        """Give the descriptor back in a forked child; the parent's connection goes on."""
+        self._guard = threading.RLock()  # a thread of the parent may have had it
+        self.aborted = True
+        self.close()
+
     def _shutdown(self, how: int) -> None:
         with self._guard:
             if not self.closed:
@@ -350,6 +361,15 @@ class TLSTransport(Transport):
         self._discarding = False
         # Ciphertext read from the socket; reader role only, filled outside the lock.
         self._raw: collections.deque[bytes] = collections.deque()
+
+    @property
+    def peer_certificate(self) -> Optional[dict[str, Any]]:
+        with self._tls_lock:
+            return self.tls.getpeercert() or None
+
+    def forget(self) -> None:
+        self._tls_lock = threading.Lock()
+        super().forget()
 
     def read(self, received: Received, size: int) -> None:
         while not self._decrypt(received, size):

@@ -28,6 +28,12 @@ def echo(connection):
         connection.send(message)
 
 
+def counts(server):
+    """How many connections are open, and how many there are in all."""
+    stats = server.stats()
+    return stats["open"], stats["total"]
+
+
 class Held:
     """A handler that hands its connection to the test, and returns when the test lets it."""
 

@@ -33,7 +33,17 @@ class Listener:
         self.attempts = 0
         self.refusal = None
         self.sock = socket.create_server(("127.0.0.1", 0))
-        self.acceptor = Acceptor(self.sock, self.accept, LOG)
+        self.failed = 0
+        self.tick_at = None
+        self.acceptor = Acceptor(
+            self.sock, self.accept, failed=self.count_failure, tick=self.tick, log=LOG
+        )
+
+    def count_failure(self):
+        self.failed += 1
+
+    def tick(self):
+        return self.tick_at
 
     def accept(self):
         self.attempts += 1
@@ -317,7 +327,10 @@ def test_a_thread_that_cannot_be_started_costs_that_connection(plain, caplog):
         for _ in range(3):
             with plain.socket(server) as sock:
                 assert read_all(sock) == b""
-        assert server.stats() == {"open": 0, "total": 0}
+        stats = server.stats()
+        assert (stats["open"], stats["total"]) == (0, 0)
+        assert stats["refused"] == {"thread": 3}
+        assert (stats["accepted"], stats["thread_errors"]) == (3, 3)
         server.exhausted = False
         with plain.connect(server) as connection:
             connection.send("hello")

@@ -15,8 +15,11 @@ LAYERS = [
     ["version", "exceptions", "opcodes", "deadline"],
     ["masking", "frames", "headers", "http11", "uri"],
     ["permessage_deflate", "handshake", "messages", "protocol", "rates", "options"],
-    ["transport", "locks", "queues", "service", "sending", "receiving", "connection"],
-    ["broadcast", "auth", "acceptor", "server_connection", "server", "client", "demo", "cli"],
+    ["transport", "locks", "ledger", "queues", "service", "sending", "receiving", "connection"],
+    [
+        *("broadcast", "auth", "acceptor", "server_connection", "admission", "reports", "server"),
+        *("serving", "activation", "prometheus", "client", "demo", "cli"),
+    ],
     ["__init__", "__main__"],
 ]
 ORDER = [module for layer in LAYERS for module in layer]

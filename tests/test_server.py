@@ -18,7 +18,7 @@ import threading
 
 import pytest
 from conftest import open_descriptors, wait_until
-from links import PATIENCE, Held, echo, handshake, masked, read_all
+from links import PATIENCE, Held, counts, echo, handshake, masked, read_all
 from peers import Task
 
 from syncws import (
@@ -284,7 +284,7 @@ def test_a_signal_in_the_main_thread_shuts_down_and_handlers_are_restored(plain,
 
     task = Task(client)
     server.serve_forever()
-    assert server.stats() == {"open": 0, "total": 0}
+    assert counts(server) == (0, 0)
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
     task.result()
 
@@ -325,7 +325,7 @@ def test_a_second_signal_interrupts_the_shutdown(plain):
     task.result()
     # It may have come while the server was giving back its descriptors.
     server.shutdown()
-    assert server.stats() == {"open": 0, "total": 0}
+    assert counts(server) == (0, 0)
 
 
 SIGNALLED = """
@@ -424,10 +424,12 @@ def test_it_knows_its_connections(plain):
     with plain.serve(held).start() as server:
         assert server.connections == set()
         with plain.socket(server), plain.connect(server):
-            assert server.connections == {held.wait()}
-            assert wait_until(lambda: server.stats() == {"open": 1, "total": 2})
+            connection = held.wait()
+            assert server.connections == {connection}
+            del connection
+            assert wait_until(lambda: counts(server) == (1, 2))
             held.release()
-        assert wait_until(lambda: server.stats() == {"open": 0, "total": 0})
+        assert wait_until(lambda: counts(server) == (0, 0))
 
 
 def test_a_logger_of_the_user_is_used(plain, caplog):

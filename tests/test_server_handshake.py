@@ -12,7 +12,7 @@ import time
 
 import pytest
 from conftest import wait_until
-from links import PATIENCE, Held, echo, handshake, masked, read_all
+from links import PATIENCE, Held, counts, echo, handshake, masked, read_all
 
 from syncws import (
     SAME_HOST,
@@ -381,7 +381,7 @@ def test_health_checks_get_503_once_the_server_is_closing(plain):
         held.wait()
         # Its thread waits for the request when the server is closed.
         check.sendall(b"GET /healthz HTTP/1.1\r\n")
-        assert wait_until(lambda: server.stats() == {"open": 1, "total": 2})
+        assert wait_until(lambda: counts(server) == (1, 2))
         server.close(close_connections=False)
         check.sendall(b"Host: a\r\n\r\n")
         assert read_all(check).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
@@ -608,7 +608,7 @@ def test_over_max_connections_clients_get_503_without_a_thread(plain, caplog):
     held = Held()
     with plain.serve(held, max_connections=1).start() as server, plain.connect(server):
         held.wait()
-        assert server.stats() == {"open": 1, "total": 1}
+        assert counts(server) == (1, 1)
         for _ in range(3):
             response = refused(plain, server).decode()
             assert response.startswith("HTTP/1.1 503 Service Unavailable\r\n")
@@ -617,7 +617,7 @@ def test_over_max_connections_clients_get_503_without_a_thread(plain, caplog):
         with pytest.raises(InvalidStatus) as raised:
             plain.connect(server)
         assert raised.value.response.status_code == 503
-        assert server.stats() == {"open": 1, "total": 1}
+        assert counts(server) == (1, 1)
         held.release()
     assert messages(caplog, logging.WARNING) == [
         "connections refused: there are 1, max_connections"

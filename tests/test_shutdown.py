@@ -17,7 +17,7 @@ import weakref
 
 import pytest
 from conftest import wait_until
-from links import PATIENCE, Held, echo, handshake, masked, read_all
+from links import PATIENCE, Held, counts, echo, handshake, masked, read_all
 from peers import Task
 
 from syncws import (
@@ -133,13 +133,13 @@ def test_later_reports_tell_the_same(plain):
 
 def test_handshakes_that_are_cut_do_not_take_from_the_closed(plain):
     class Slow(ServerConnection):
-        def cut_handshake(self):
+        def cut_handshake(self, reason):
             """Leave it to the deadline."""
 
     with plain.serve(reads, create_connection=Slow).start() as server:
         with plain.socket(server), plain.connect(server) as client:
             reader = Task(client.recv)
-            assert wait_until(lambda: server.stats() == {"open": 1, "total": 2})
+            assert wait_until(lambda: counts(server) == (1, 2))
             report = server.shutdown(timeout=0.4)
             assert isinstance(reader.error(), ConnectionClosedOK)
     assert report == ShutdownReport(closed=1, aborted=1, running=[])
@@ -415,7 +415,7 @@ def test_it_returns_in_time_from(plain, place, clients):
         assert shutdown.seconds < GRACE
         for task in tasks:
             assert isinstance(task.error(), ConnectionClosedOK)
-    assert server.stats() == {"open": 0, "total": 0}
+    assert counts(server) == (0, 0)
     assert server.fileno() == -1
 
 
@@ -641,5 +641,5 @@ def test_it_never_hangs(plain, caplog):
                 for task in [Task(call) for call in calls]:
                     task.result()
             assert shutdown.seconds < 2 * timeout + GRACE, (place, clients)
-        assert server.stats() == {"open": 0, "total": 0}, (place, clients)
+        assert counts(server) == (0, 0), (place, clients)
     assert caplog.records == []

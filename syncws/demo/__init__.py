@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..server import serve
+from ..serving import serve
 from .page import respond
 from .room import Room
 

@@ -1,0 +1,68 @@
+"""Counts of what happened, kept by many threads without a lock that any of them waits for."""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from .locks import Hold
+
+__all__ = ["Ledger"]
+
+# Entries that wait before they are added up.
+FOLD_AT = 64
+
+
+class Ledger:
+    """
+    Totals by name, exact however many threads add to them.
+
+    An addition is one append to a deque. Whoever comes by adds up what is there, unless
+    somebody is at it, so that a signal handler, or the thread under it, waits for nothing.
+
+    Thread safety: any thread, and signal handlers.
+    """
+
+    def __init__(self) -> None:
+        self._entries: collections.deque[Mapping[Any, int]] = collections.deque()
+        # Held while entries are added up; never waited for.
+        self._folding = threading.Lock()
+        self._totals: dict[Any, int] = {}
+
+    def add(self, amounts: Mapping[Any, int]) -> None:
+        """Add to several totals."""
+        self._entries.append(amounts)
+        if len(self._entries) > FOLD_AT:
+            self._fold()
+
+    def count(self, name: Hashable) -> None:
+        """Add one to a total."""
+        self.add({name: 1})
+
+    def totals(self) -> dict[Any, int]:
+        """All totals; names that were never added to are missing."""
+        self._fold()
+        totals = self._totals.copy()
+        for entry in list(self._entries):  # somebody was adding up
+            _add(totals, entry)
+        return totals
+
+    def _fold(self) -> None:
+        hold = Hold(self._folding)
+        try:
+            if hold.take(0):
+                for _ in range(len(self._entries)):
+                    # Added before it is removed: an exception in between counts it twice
+                    # rather than never.
+                    _add(self._totals, self._entries[0])
+                    self._entries.popleft()
+        finally:
+            if hold.taken:
+                self._folding.release()
+
+
+def _add(totals: dict[Any, int], entry: Mapping[Any, int]) -> None:
+    for name, amount in entry.items():
+        totals[name] = totals.get(name, 0) + amount

@@ -1,0 +1,226 @@
+"""Making servers: where they listen, and the options that they take."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import ssl as ssl_module
+from collections.abc import Sequence
+from typing import Any, Callable, Optional, Union
+
+from .admission import make_limits
+from .handshake import SAME_HOST, Origins, ServerHandshake
+from .options import Compression, MaxSize, choose_extensions, make_options
+from .rates import RateLimit
+from .sending import LoggerLike
+from .server import BACKLOG, Server
+from .server_connection import (
+    ProcessRequest,
+    ProcessResponse,
+    SelectSubprotocol,
+    ServerConnection,
+    Settings,
+)
+from .version import __version__
+
+__all__ = ["serve", "unix_serve"]
+
+SERVER_HEADER = f"Python/{platform.python_version()} syncws/{__version__}"
+
+
+def serve(
+    handler: Callable[[ServerConnection], None],
+    host: Optional[str] = None,
+    port: Optional[int] = None,
+    *,
+    # TCP/TLS
+    sock: Optional[socket.socket] = None,
+    ssl: Optional[ssl_module.SSLContext] = None,
+    # WebSocket
+    origins: Origins = SAME_HOST,
+    extensions: Optional[Sequence[Any]] = None,
+    subprotocols: Optional[Sequence[str]] = None,
+    select_subprotocol: Optional[SelectSubprotocol] = None,
+    compression: Compression = "deflate",
+    # HTTP
+    process_request: Optional[ProcessRequest] = None,
+    process_response: Optional[ProcessResponse] = None,
+    server_header: Optional[str] = SERVER_HEADER,
+    health: Optional[str] = None,
+    # Timeouts
+    open_timeout: Optional[float] = 10,
+    ping_interval: Optional[float] = 20,
+    ping_timeout: Optional[float] = 20,
+    close_timeout: Optional[float] = 10,
+    send_timeout: Optional[float] = 30,
+    # Limits
+    max_size: MaxSize = 2**20,
+    max_empty_fragments: Optional[int] = 1000,
+    max_queue: MaxSize = 16,
+    max_queue_bytes: Optional[int] = 2**22,
+    read_limit: int = 2**16,
+    write_limit: int = 2**16,
+    max_connections: Optional[int] = 10_000,
+    max_connections_per_ip: Optional[int] = None,
+    max_handshakes: Optional[int] = 512,
+    rate_limit: Optional[RateLimit] = None,
+    # Logging
+    logger: Optional[LoggerLike] = None,
+    # Escape hatch
+    create_connection: Optional[type[ServerConnection]] = None,
+    **kwargs: Any,
+) -> Server:
+    """
+    Make a server that listens on ``host`` and ``port``.
+
+    It accepts connections once it serves::
+
+        def echo(connection):
+            for message in connection:
+                connection.send(message)
+
+        with serve(echo, "localhost", 8765) as server:
+            server.serve_forever()
+
+    or, in the background, ``server = serve(...).start()``.
+
+    ``handler`` is called for each connection, in a thread of its own. When it returns, the
+    connection is closed with 1000; when it raises, the traceback is logged and the connection
+    closed with 1011.
+
+    Args:
+        handler: takes the :class:`ServerConnection`.
+        host: name or address to listen on; ``None`` or ``""`` for all interfaces.
+        port: 0 or ``None`` for any; see ``server.server_address``.
+        sock: listening socket to use instead of host and port; taken over. Other
+            processes may listen on it, too.
+        ssl: TLS configuration; ``None`` for plain connections.
+        origins: whose pages may connect: ``"same-host"``, or a list of origins, patterns of
+            :func:`re.compile`, ``"same-host"``, and ``None`` for requests without an
+            Origin header; ``None`` in place of a list allows all.
+        extensions: factories of further extensions.
+        subprotocols: in order of preference.
+        select_subprotocol: called with the connection and the offered subprotocols; returns one of
+            them, or ``None``.
+        compression: ``"deflate"``, ``None``, or a configured :class:`PerMessageDeflate`.
+        process_request: called with the connection and the :class:`Request`; returns a
+            :class:`Response` to answer any HTTP request with, or ``None`` to go on.
+        process_response: called with the connection, request and response; returns another
+            response, or ``None`` to send that one, which may be changed in place.
+        server_header: value of the Server header; ``None`` for none.
+        health: path, such as ``"/healthz"``, that is answered with 200, and with 503 once
+            the server is closing.
+        open_timeout: seconds for TLS and opening handshake together.
+        ping_interval: seconds between keepalive pings; ``None`` for none.
+        ping_timeout: seconds without life after a ping until the connection is failed with 1011;
+            ``None`` for never.
+        close_timeout: seconds for the closing handshake and the end of TCP.
+        send_timeout: seconds without progress until a blocked ``send()`` fails the connection.
+        max_size: bytes of a message, or a pair: of a message, of a fragment. Over it: 1009.
+        max_empty_fragments: frames without payload in a message; ``None`` for no limit. Over
+            it: 1008.
+        max_queue: messages that may wait for the application; beyond, TCP holds the peer back.
+        max_queue_bytes: the same in bytes; one message always fits.
+        read_limit: bytes of one read.
+        write_limit: bytes that may wait for a slow peer before ``broadcast()`` applies its
+            policy and ``send()`` waits for room.
+        max_connections: connections at a time, those still opening included; others are
+            answered with 503.
+        max_connections_per_ip: the same for one IPv4 address, or 64 bits of an IPv6 address. Not
+            behind a proxy, whose address all clients have.
+        max_handshakes: opening handshakes that wait for the client; over it, the one that has
+            waited longest is dropped, with 503 if it had begun its request.
+        rate_limit: how much a client may send per second; ``None`` for no limit.
+        logger: default: ``logging.getLogger("syncws.server")``.
+        create_connection: subclass of :class:`ServerConnection` to use.
+        kwargs: further arguments of :func:`socket.create_server`, such as ``reuse_port=True``.
+
+    Raises:
+        OSError: the address can't be listened on.
+        TypeError, ValueError: an option is wrong.
+    """
+    settings = Settings(
+        ssl=ssl,
+        origins=origins,
+        extensions=choose_extensions(compression, extensions),
+        subprotocols=subprotocols,
+        select_subprotocol=select_subprotocol,
+        process_request=process_request,
+        process_response=process_response,
+        server_header=server_header,
+        health=health,
+        open_timeout=open_timeout,
+    )
+    limits = make_limits(max_connections, max_connections_per_ip, max_handshakes)
+    # Mistakes show here, not when the first client comes.
+    ServerHandshake(origins=origins, extensions=settings.extensions, subprotocols=subprotocols)
+    options = make_options(
+        max_size=max_size,
+        max_empty_fragments=max_empty_fragments,
+        max_queue=max_queue,
+        max_queue_bytes=max_queue_bytes,
+        read_limit=read_limit,
+        write_limit=write_limit,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        close_timeout=close_timeout,
+        send_timeout=send_timeout,
+        rate_limit=rate_limit,
+    )
+    unix_path = kwargs.pop("unix_path", None)
+    return Server(
+        _listen(host, port, sock, unix_path, kwargs),
+        handler,
+        settings=settings,
+        limits=limits,
+        options=options,
+        create_connection=create_connection or ServerConnection,
+        logger=logger or logging.getLogger("syncws.server"),
+        unlink=unix_path if sock is None else None,
+        shared=sock is not None,
+    )
+
+
+def unix_serve(
+    handler: Callable[[ServerConnection], None],
+    path: Union[str, bytes, os.PathLike[str], None] = None,
+    **kwargs: Any,
+) -> Server:
+    """
+    Make a server that listens on a Unix socket, as behind a reverse proxy.
+
+    Args:
+        handler: takes the :class:`ServerConnection`.
+        path: of the socket, which is removed when the server is closed; ``None`` with ``sock``.
+        kwargs: as for :func:`serve`.
+
+    Raises:
+        ValueError: neither ``path`` nor ``sock`` is given.
+    """
+    if path is None and kwargs.get("sock") is None:
+        raise ValueError("missing path argument")
+    return serve(handler, unix_path=None if path is None else os.fspath(path), **kwargs)
+
+
+def _listen(
+    host: Optional[str],
+    port: Optional[int],
+    sock: Optional[socket.socket],
+    unix_path: Optional[str],
+    kwargs: dict[str, Any],
+) -> socket.socket:
+    if sock is not None:
+        for name, value in (("host", host), ("port", port), ("path", unix_path)):
+            if value is not None:
+                raise ValueError(f"{name} is incompatible with sock")
+        return sock
+    kwargs.setdefault("backlog", BACKLOG)
+    if unix_path is not None:
+        return socket.create_server(unix_path, family=socket.AF_UNIX, **kwargs)
+    if not host and "family" not in kwargs and socket.has_dualstack_ipv6():
+        kwargs.update(family=socket.AF_INET6, dualstack_ipv6=True)
+    elif host and ":" in host:
+        kwargs.setdefault("family", socket.AF_INET6)
+    return socket.create_server((host or "", port or 0), **kwargs)
