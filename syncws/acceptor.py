@@ -85,9 +85,10 @@ class Acceptor:
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
 
-    def pause(self) -> None:
-        """Accept no more; for ``tick``. What waits in the backlog is left to other processes."""
+    def pause(self, backlog: int = 0) -> None:
+        """Accept no more, but up to ``backlog`` connections that wait already; for ``tick``."""
         if not self._paused:
+            self._accept_batch(backlog)
             self._paused = True
             self._resume_at = None
             with contextlib.suppress(KeyError):  # not registered while backing off
@@ -122,8 +123,7 @@ class Acceptor:
             with self._woken_by_signals():
                 self._run()
         finally:
-            with contextlib.suppress(KeyError):  # not registered while backing off
-                self._selector.unregister(self._listener)
+            self.pause()
 
     @contextlib.contextmanager
     def _woken_by_signals(self) -> Iterator[None]:
@@ -160,8 +160,8 @@ class Acceptor:
         moments = [m for m in (tick_at, self._resume_at, self._next_refusal()) if m is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
-    def _accept_batch(self) -> None:
-        for _ in range(BATCH):
+    def _accept_batch(self, size: int = BATCH) -> None:
+        for _ in range(size):
             if self._stopping:
                 return  # the listener may be closed by a signal handler
             try:

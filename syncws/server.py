@@ -77,8 +77,8 @@ class Server(socketserver.ThreadingTCPServer):
         create_connection: class of the connections.
         logger: for the server and its connections.
         unlink: path of a Unix socket to remove at the end.
-        shared: whether other processes may listen on the socket, too: then connections
-            that wait in its backlog are left to them.
+        shared: whether other processes may listen on the socket, or on sockets of their own
+            with the same port, so that newcomers can be left to them.
     """
 
     daemon_threads = True
@@ -97,7 +97,7 @@ class Server(socketserver.ThreadingTCPServer):
         create_connection: type[ServerConnection],
         logger: LoggerLike,
         unlink: Optional[str] = None,
-        shared: bool = False,
+        shared: Optional[Literal["socket", "port"]] = None,
     ) -> None:
         socketserver.BaseServer.__init__(self, sock.getsockname(), handler)  # type: ignore[arg-type] # finish_request() is ours, and it takes a function
         self.socket = sock
@@ -323,7 +323,9 @@ class Server(socketserver.ThreadingTCPServer):
             name="syncws-connection",
             daemon=self.daemon_threads,
         )
-        self._admission.enter(thread, Slot(client_address, late=self._drain is not None))
+        # Others listen, but nobody else can serve this one.
+        late = self._drain is not None and self._shared is None
+        self._admission.enter(thread, Slot(client_address, late))
         try:
             thread.start()
         except BaseException as exc:
@@ -475,7 +477,7 @@ class Server(socketserver.ThreadingTCPServer):
         serving = self._serving
         if serving is None:
             self.server_close()
-        elif serving == threading.get_ident() and not self._shared:
+        elif serving == threading.get_ident() and self._shared != "socket":
             # The accept loop is interrupted and still has the descriptor in use. Where this
             # works, the kernel refuses connections from here on; else it does when the loop ends.
             with contextlib.suppress(OSError):
@@ -491,12 +493,21 @@ class Server(socketserver.ThreadingTCPServer):
         drain = self._drain
         if drain is None or self._closing:
             return None
-        if self._shared:
-            self._acceptor.pause()
+        if self._shared is not None:
+            self._leave_newcomers()
         if self._is_drained() or time.monotonic() >= drain.until:
             self._end_drain()
             return None
         return drain.until
+
+    def _leave_newcomers(self) -> None:
+        """Stop accepting, for others do. By the accept loop."""
+        if self._shared == "port" and self.socket.fileno() != -1:
+            # What waits in this backlog would be reset.
+            self._acceptor.pause(BACKLOG)
+            self.socket.close()
+        else:
+            self._acceptor.pause()
 
     def _is_drained(self) -> bool:
         """Whether no connection is left, but for those whose threads wait for the end."""

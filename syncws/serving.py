@@ -8,7 +8,7 @@ import platform
 import socket
 import ssl as ssl_module
 from collections.abc import Sequence
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Literal, Optional, Union
 
 from .admission import make_limits
 from .handshake import SAME_HOST, Origins, ServerHandshake
@@ -135,7 +135,8 @@ def serve(
         rate_limit: how much a client may send per second; ``None`` for no limit.
         logger: default: ``logging.getLogger("syncws.server")``.
         create_connection: subclass of :class:`ServerConnection` to use.
-        kwargs: further arguments of :func:`socket.create_server`, such as ``reuse_port=True``.
+        kwargs: further arguments of :func:`socket.create_server`, such as ``reuse_port=True``,
+            for several processes on one port.
 
     Raises:
         OSError: the address can't be listened on.
@@ -170,6 +171,9 @@ def serve(
         rate_limit=rate_limit,
     )
     unix_path = kwargs.pop("unix_path", None)
+    shared: Optional[Literal["socket", "port"]] = None
+    if sock is not None or kwargs.get("reuse_port"):
+        shared = "port" if sock is None else "socket"
     return Server(
         _listen(host, port, sock, unix_path, kwargs),
         handler,
@@ -179,7 +183,7 @@ def serve(
         create_connection=create_connection or ServerConnection,
         logger=logger or logging.getLogger("syncws.server"),
         unlink=unix_path if sock is None else None,
-        shared=sock is not None,
+        shared=shared,
     )
 
 

@@ -172,3 +172,15 @@ def _client(link, server):
         with pytest.raises(ConnectionClosedOK):
             connection.recv(PATIENCE)
         return connection.close_code
+
+
+def test_newcomers_of_a_port_that_others_share_are_left_to_them(plain):
+    with plain.serve(echo, reuse_port=True).start() as server, plain.connect(server) as connection:
+        address = server.server_address
+        server.close(drain=LONG)
+        assert wait_until(lambda: server.socket.fileno() == -1)
+        with serve(echo, *address, reuse_port=True).start() as successor:
+            for _ in range(5):
+                with plain.connect(successor) as newcomer:
+                    assert says(newcomer)
+            assert says(connection)

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -15,6 +16,8 @@ import urllib.request
 
 import pytest
 from links import echo
+from peers import Task
+from supervisor import launch
 
 from syncws import ConnectionClosedOK, connect, serve
 
@@ -67,19 +70,13 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(name, *arguments):
+def running(name, *arguments, sockets=()):
     """
     Run an example that serves; yields it once it has printed its address.
 
     It takes care of signals when it has accepted a connection, so tests connect first.
     """
-    with subprocess.Popen(
-        command(name, *arguments),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    ) as process:
+    with launch(command(name, *arguments), *sockets) as process:
         try:
             yield Running(process)
         finally:
@@ -221,3 +218,34 @@ def test_many_senders():
     for sensor in ("temperature", "pressure", "humidity"):
         of_one = [line for line in lines if line.startswith(sensor)]
         assert of_one == [f"{sensor} {reading}" for reading in range(5)]
+
+
+def test_metrics():
+    with running("metrics.py", 0) as server:
+        with connect(server.uri) as client:
+            assert exchange(client, "three words here") == "three words here"
+            url = server.uri.replace("ws://", "http://") + "/metrics"
+            with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+                lines = response.read().decode().splitlines()
+        assert "echo_words_total 3.0" in lines
+        assert "syncws_received_messages_total 1.0" in lines
+        assert server.end(signal.SIGTERM) == []
+
+
+@both_signals
+def test_systemd_socket(number):
+    with socket.create_server(("localhost", 0)) as listener:
+        with running("systemd_socket.py", sockets=[listener]) as server:
+            assert server.uri == f"ws://localhost:{listener.getsockname()[1]}"
+            with connect(server.uri) as client:
+                assert exchange(client, "hello") == "hello"
+                ending = Task(server.end, number)
+                assert exchange(client, "still here") == "still here"
+            assert ending.result() == []
+
+
+def test_systemd_socket_without_systemd():
+    with running("systemd_socket.py", 0) as server:
+        with connect(server.uri) as client:
+            assert exchange(client, "hello") == "hello"
+        assert server.end(signal.SIGTERM) == []
