@@ -417,8 +417,11 @@ class Receiving(Sending):
                     continue
             elif self._discard():
                 continue
-            if not self._transport.wait_readable(deadline.remaining()):
-                return
+            try:
+                if not self._transport.wait_readable(deadline.remaining()):
+                    return
+            except OSError as exc:  # the kernel has no memory for it
+                self._eof(exc)
 
     def _discard(self) -> bool:
         """Throw away what comes after the closing handshake. Reader role."""

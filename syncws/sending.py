@@ -584,7 +584,10 @@ class Sending:
                 if self._broken is not None or self.is_gone:
                     raise self._why_closed(deadline)
                 give_up_at = None if limit is None else progress_at + limit
-                self._transport.wait_writable(self._slice(deadline, give_up_at))
+                try:
+                    self._transport.wait_writable(self._slice(deadline, give_up_at))
+                except OSError as exc:  # the kernel has no memory for it
+                    self.break_off(exc)
                 with self._outbound_lock:
                     self._flush()
                 now = time.monotonic()

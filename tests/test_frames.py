@@ -156,6 +156,7 @@ def test_frame_for_extensions_has_the_bits_by_name():
 
 def test_frame_for_extensions_is_final_and_without_rsv_bits_unless_told():
     assert Frame(Opcode.BINARY, b"").head == BINARY
+    assert Frame(Opcode.BINARY, b"") == (Opcode.BINARY, b"", True, False, False, False)
 
 
 # Decoding

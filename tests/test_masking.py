@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import pytest
 
-from syncws.masking import XOR_LIMIT, apply_mask
+from syncws.masking import XOR_LIMIT, _table, apply_mask
 
 KEY = b"\x37\xfa\x21\x3d"
 
@@ -59,3 +60,17 @@ def test_result_is_immutable(size):
 def test_leading_and_trailing_zeros_are_kept(size):
     masked = (KEY * (size // 4 + 1))[:size]
     assert apply_mask(masked, KEY) == bytes(size)
+
+
+def test_translation_tables_are_made_once():
+    assert _table(0x37) is _table(0x37)
+
+
+def test_masking_a_short_payload_takes_a_few_times_its_size():
+    data = bytes(XOR_LIMIT)
+    tracemalloc.start()
+    try:
+        apply_mask(data, KEY)
+        assert tracemalloc.get_traced_memory()[1] < 8 * XOR_LIMIT
+    finally:
+        tracemalloc.stop()
