@@ -426,7 +426,7 @@ class Connection(Receiving):
                     if self._broken is not None:
                         # The application may never make room: what is not decoded is lost.
                         self._eof(None)
-                    return 0
+                    return READ if self._unfinished else 0
                 if self.is_gone:
                     return 0
                 if not (self._discard() if self._closing.over else self._read_now()):
@@ -437,12 +437,14 @@ class Connection(Receiving):
 
     def _fill_inbox(self) -> bool:
         """Decode what is buffered into the inbox; tell whether more input is wanted."""
+        self._unfinished = False
         while self._inbox.has_room() or self._closing.phase is not Phase.OPEN:
             if self._meter is not None and self._is_held_back(self._meter):
                 return False
             message = self._decode(busy=True)
             if message is None:
-                return self._peer_error is None or self._fail_late(self._peer_error)
+                error = self._peer_error
+                return self._hungry if error is None else self._fail_late(error)
             if self._inbox.has_room():
                 self._inbox.put(message)
         return False

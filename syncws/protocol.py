@@ -9,6 +9,7 @@ so that each may be used by one thread at a time, independently of the other.
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
@@ -38,6 +39,7 @@ from .opcodes import OK_CLOSE_CODES, Close, CloseCode, Opcode, State
 from .permessage_deflate import DeflateCodec
 
 __all__ = [
+    "UNFINISHED",
     "Closing",
     "Control",
     "Event",
@@ -58,6 +60,9 @@ class Control(NamedTuple):
 
 
 Event = Union[Message, Control]
+
+# Stands for an event that did not come within the steps allowed; there is more to decode.
+UNFINISHED = Control(-1, b"")
 
 # What a peer may do wrong: found while decoding, answered with a Close frame.
 PeerError = (ProtocolError, PayloadTooBig, PolicyViolation, UnicodeDecodeError)
@@ -153,9 +158,12 @@ class Inbound:
         if not self.ended:
             self._decoder.feed(data)
 
-    def next(self) -> Optional[Event]:
+    def next(self, steps: int = sys.maxsize) -> Optional[Event]:
         """
         Return the next event; ``None`` when more input is needed, or after the last one.
+
+        Args:
+            steps: pieces of a message to decode at most before returning ``UNFINISHED``.
 
         Raises:
             ProtocolError, PayloadTooBig, PolicyViolation, UnicodeDecodeError: the peer broke
@@ -178,6 +186,9 @@ class Inbound:
                 raise
             if event is not None:
                 return event
+            steps -= 1
+            if not steps:
+                return UNFINISHED
         return None
 
     def end(self) -> None:

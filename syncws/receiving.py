@@ -27,7 +27,7 @@ from .locks import Hold
 from .messages import Message
 from .opcodes import Close, CloseCode, Opcode
 from .options import Options
-from .protocol import Control, Inbound, PeerError, Phase, explain_failure
+from .protocol import UNFINISHED, Control, Inbound, PeerError, Phase, explain_failure
 from .queues import Inbox, OutFrame
 from .rates import Meter
 from .sending import Data, LoggerLike, Sending, without_traceback
@@ -45,6 +45,13 @@ LEAVE_TIMEOUT = 1.0  # seconds
 # A recv() whose time is up waits so long for the role: the service thread may have it for a
 # moment, with a message for this call. It also covers a thread that is about to leave.
 ROLE_GRACE = 0.05  # seconds
+
+
+# What a peer may have decoded at a time that is no message: other threads get the interpreter
+# in between. A thread that holds it is asked for it only every 5 ms, so that a few peers that send
+# tiny frames without end could make all others wait.
+MAX_STEPS = 64  # fragments, or control frames
+BREATH = 0.0005  # seconds
 
 
 class Receiving(Sending):
@@ -65,6 +72,7 @@ class Receiving(Sending):
         self._peer_error: Optional[Exception] = None  # found, not yet answered
         self._peer_error_at = 0.0
         self._hungry = False  # all input was decoded
+        self._unfinished = False  # the service thread turned to others before that
         self._control: Optional[Control] = None  # received, not yet handled
         # What an exception such as that of Ctrl-C kept from being delivered. Appended to by any
         # thread; a deque is changed by single, atomic operations.
@@ -304,7 +312,12 @@ class Receiving(Sending):
             busy: messages before this one still wait for the application; an error of the
                 peer is then kept until they have been delivered and answered.
             box: where to put the message too, before anything can come in between.
+
+        Returns:
+            ``None`` when all input is decoded (``_hungry``), after an error, or if ``busy``
+            when it is the turn of others.
         """
+        controls = 0
         while self._peer_error is None:
             event = self._control
             if event is None:
@@ -315,7 +328,7 @@ class Receiving(Sending):
                     return None
                 self._torn = True
                 try:
-                    decoded = self._inbound.next()
+                    decoded = self._inbound.next(MAX_STEPS)
                 except Exception as exc:
                     self._note_error(exc)
                     break
@@ -325,6 +338,10 @@ class Receiving(Sending):
                 if decoded is None:
                     self._hungry = True
                     return None
+                if decoded is UNFINISHED:
+                    if self._yield_to_others(busy):
+                        return None
+                    continue
                 if self._meter is not None:
                     self._measure(self._meter, 1, 0)
                 if isinstance(decoded, Message):
@@ -333,10 +350,22 @@ class Receiving(Sending):
                 self._control = event = decoded
             self._handle(event)
             self._control = None
+            controls += 1
+            if not controls % MAX_STEPS and self._yield_to_others(busy):
+                return None
         error = self._peer_error
         if error is not None and not busy and not self._closing.over:
             self._fail(explain_failure(error), error)
         return None
+
+    def _yield_to_others(self, busy: bool) -> bool:
+        """Let other threads run; true if the service thread should turn to other connections."""
+        if self._broken is not None:
+            return False
+        self._unfinished = busy
+        if not busy:
+            time.sleep(BREATH)
+        return busy
 
     def _measure(self, meter: Meter, messages: int, size: int) -> None:
         """Hold what was received against the rate limit. Reader role."""

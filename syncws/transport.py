@@ -365,7 +365,10 @@ class TLSTransport(Transport):
     @property
     def peer_certificate(self) -> Optional[dict[str, Any]]:
         with self._tls_lock:
-            return self.tls.getpeercert() or None
+            try:
+                return self.tls.getpeercert() or None
+            except ValueError:  # before the TLS handshake
+                return None
 
     def forget(self) -> None:
         self._tls_lock = threading.Lock()

@@ -20,6 +20,7 @@ from syncws.opcodes import Close, Opcode, State
 from syncws.permessage_deflate import DeflateCodec
 from syncws.protocol import (
     TRANSITIONS,
+    UNFINISHED,
     Closing,
     Control,
     Inbound,
@@ -708,3 +709,23 @@ def test_exception_of_a_closed_connection(closing, kind, text):
 def test_exception_of_a_closed_connection_has_its_cause():
     cause = TimeoutError("timed out")
     assert closed().exception(cause).__cause__ is cause
+
+
+def test_steps_that_are_not_events_can_be_limited():
+    half = inbound()
+    half.feed(frame(TEXT, b"a") + frame(CONT, b"b") * 5 + frame(FIN | CONT, b"c"))
+    found = [half.next(3) for _ in range(3)]
+    assert found[:2] == [UNFINISHED, UNFINISHED]
+    assert found[2].data == b"abbbbbc"
+    assert half.next(3) is None
+
+
+def test_the_code_is_that_of_the_close_frame_that_came_first():
+    closing = Closing()
+    assert closing.first_code == 1006
+    closing.receive(Close(4000))
+    assert closing.first_code == 4000
+    other = Closing()
+    other.send(Close(4001))
+    other.receive(Close(4002))
+    assert other.first_code == 4001

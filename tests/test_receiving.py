@@ -505,3 +505,17 @@ def test_violation_is_answered_when_the_application_never_comes_back(plain):
         assert connection.recv(0) == "good"
         with pytest.raises(ConnectionClosedError, match="invalid opcode"):
             connection.recv(0)
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_many_frames_that_are_no_messages_are_decoded_in_turns(link, away):
+    with bare_client(link) as (wire, connection):
+        fragments = b"".join(frame(CONT, b"x", masked=True) for _ in range(1000))
+        pongs = b"".join(frame(FIN | PONG, b"x", masked=True) for _ in range(1000))
+        start, end = frame(BINARY, masked=True), frame(FIN | CONT, b"y", masked=True)
+        data = pongs + start + fragments + end + pongs
+        received = None if away else Task(connection.recv)
+        wire.sock.sendall(data)
+        wire.send(PING, b"last")
+        assert wire.receive() == (FIN | PONG, b"last")
+        assert (connection.recv(PATIENCE) if away else received.result()) == b"x" * 1000 + b"y"
