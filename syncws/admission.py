@@ -151,17 +151,21 @@ class Admission:
             slot.dropped = True
             if slot.connection is not None:
                 slot.connection.cut_handshake("max_handshakes")
-            self._report("max_handshakes", "opening handshakes dropped: the client is too slow")
+            self.report("max_handshakes", "opening handshakes dropped: the client is too slow")
             return True
         return False
 
     def _refuse(self, reason: str, why: str) -> str:
-        self._ledger.add({"refused": 1, ("refused", reason): 1})
-        self._report(reason, f"connections refused: {why}")
+        self._ledger.add({("refused", reason): 1})
+        self.report(reason, f"connections refused: {why}")
         return reason
 
-    def _report(self, reason: str, text: str) -> None:
-        """Say that a limit was reached: once, and again with a count when it goes on for long."""
+    def report(self, reason: str, text: str) -> None:
+        """
+        Say that a limit was reached: once, and again with a count when it goes on for long.
+
+        Any thread may call it; two at a time may both say it.
+        """
         report = self._reports.setdefault(reason, _Report())
         now = time.monotonic()
         if now < report.next_at:

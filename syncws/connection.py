@@ -76,6 +76,8 @@ class Connection(Receiving):
         self._released = False
         self.watched = 0  # events that the service thread watches
 
+        self.requested = False  # of the service thread; by single atomic stores
+
         self.opened_at = 0.0  # monotonic time
 
         # Set by single atomic stores.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -30,6 +31,10 @@ __all__ = [
     "parse_upgrade",
     "validate_subprotocols",
 ]
+
+# Python imports a codec when it is first used: that must not fail when a peer's mistake
+# is to be logged and the process has no descriptor left.
+codecs.lookup("unicode_escape")
 
 T = TypeVar("T")
 

@@ -173,6 +173,10 @@ class Server(socketserver.ThreadingTCPServer):
             raise ValueError("a server can't change between TLS and plain connections")
         self.settings = self.settings._replace(ssl=context)
 
+    def report_refusal(self, reason: str, text: str) -> None:
+        """Log why connections are refused, once a minute at most; called by connections."""
+        self._admission.report(reason, text)
+
     def stats(self) -> dict[str, Any]:
         """
         Count what happened since the server was made, and what there is now, as plain data.
@@ -298,12 +302,25 @@ class Server(socketserver.ThreadingTCPServer):
         """Accept a connection."""
         return self.socket.accept()
 
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Tell whether the client is still there: who hung up at once is worth no thread."""
+        if not hasattr(socket, "MSG_DONTWAIT"):
+            return True
+        try:
+            return bool(request.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
     def _accept_one(self) -> None:
         request, client_address = self.get_request()
+        self._ledger.count("accepted")
         try:
             if self.verify_request(request, client_address):
                 self.process_request(request, client_address)
             else:
+                self._ledger.add({("refused", "network"): 1})
                 self.shutdown_request(request)
         except Exception:
             # Of a subclass; as in socketserver, it costs this connection only.
@@ -312,7 +329,6 @@ class Server(socketserver.ThreadingTCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread for an accepted connection; never raises for want of one."""
-        self._ledger.count("accepted")
         reason = self._admission.refusal(client_address)
         if reason is not None:
             self._refuse(request, reason)
@@ -330,7 +346,7 @@ class Server(socketserver.ThreadingTCPServer):
             thread.start()
         except BaseException as exc:
             if thread.ident is None:
-                self._ledger.add({"refused": 1, ("refused", "thread"): 1, "thread_errors": 1})
+                self._ledger.add({("refused", "thread"): 1, "thread_errors": 1})
                 self._admission.leave(thread)
                 self.shutdown_request(request)
             if not isinstance(exc, (RuntimeError, MemoryError)):
@@ -383,7 +399,9 @@ class Server(socketserver.ThreadingTCPServer):
             connection.logger.info("opening handshake failed: %s", connection.cut_reason or exc)
         finally:
             if refused is not None:
-                self._ledger.add({"refused": 1, ("refused", refused): 1})
+                self._ledger.add(
+                    {("refused", refused): 1, "thread_errors": int(refused == "thread")}
+                )
                 connection.discard()
         if refused is None:
             self._ledger.count("opened")

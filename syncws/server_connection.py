@@ -13,7 +13,8 @@ from .exceptions import InvalidHandshake, InvalidOrigin
 from .handshake import Origins, ServerHandshake, error_response, origin_advice, reject
 from .http11 import Request, RequestParser, Response
 from .options import Options
-from .sending import LoggerLike
+from .sending import LoggerLike, without_traceback
+from .service import service
 from .transport import PORTABLE_IO, Transport
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ REFUSALS = {
     "max_connections_per_ip": "Too many connections from your address.\n",
     "max_handshakes": "Too many opening handshakes.\n",
     "closing": "The server is shutting down.\n",
+    "thread": "The server is out of resources.\n",
 }
 
 
@@ -78,6 +80,7 @@ class ServerConnection(Connection):
         self.is_booked = False
         # Whether it was accepted while the server was draining.
         self.late = False
+        self._out_of_resources = False
         # Why the opening handshake was cut, if it was; set once, by a single atomic store.
         self.cut_reason: Optional[str] = None
 
@@ -110,14 +113,16 @@ class ServerConnection(Connection):
         deadline = Deadline(settings.open_timeout)
         self._transport.handshake(deadline)
         parser = RequestParser()
-        try:
-            self.request = self._read_request(parser, deadline)
-        except InvalidHandshake as exc:
-            cut = self.cut_reason
-            self.logger.info("opening handshake failed: %s", cut or exc)
+        error = self._receive_request(parser, deadline)
+        # Whoever cut it did not see the request, or is seen here: the input may have been ended.
+        cut = self.cut_reason
+        if error is not None or cut is not None:
+            self.logger.info("opening handshake failed: %s", cut or error)
             if parser.started:
-                self._refuse(unavailable(cut) if cut else error_response(exc), settings, deadline)
+                response = error_response(error) if error and not cut else unavailable(str(cut))
+                self._refuse(response, settings, deadline)
             return cut or "handshake"
+        assert self.request is not None
         requested()
         handshake = self._make_handshake(settings)
         self.response = response = self._respond(self.request, handshake, settings)
@@ -134,12 +139,24 @@ class ServerConnection(Connection):
         """Name what kept the client out, for the statistics; ``"http"`` for other requests."""
         if handshake.exception is not None:
             return "origin" if isinstance(handshake.exception, InvalidOrigin) else "handshake"
+        if self._out_of_resources:
+            return "thread"
         return "closing" if self._is_unwelcome else "http"
 
     @property
     def _is_unwelcome(self) -> bool:
         """Whether the server takes no more connections like this one."""
         return self.server.is_closing or (self.late and self.server.is_draining)
+
+    def _receive_request(
+        self, parser: RequestParser, deadline: Deadline
+    ) -> Optional[InvalidHandshake]:
+        """Read the request; returns what is wrong with it."""
+        try:
+            self.request = self._read_request(parser, deadline)
+        except InvalidHandshake as exc:
+            return without_traceback(exc)
+        return None
 
     def _read_request(self, parser: RequestParser, deadline: Deadline) -> Request:
         request = None
@@ -175,8 +192,8 @@ class ServerConnection(Connection):
                 response = settings.process_request(self, request)
             if response is None:
                 response = handshake.respond(request)
-            if self._is_unwelcome and response.status_code == 101:
-                response = unavailable("closing")
+            if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                response = self._check_room() or response
             set_default(response, "Server", settings.server_header)
             if settings.process_response is not None:
                 response = settings.process_response(self, request, response) or response
@@ -188,6 +205,18 @@ class ServerConnection(Connection):
                 500,
                 "Failed to open a WebSocket connection.\nSee server log for more information.\n",
             )
+
+    def _check_room(self) -> Optional[Response]:
+        """What to answer instead of 101."""
+        if self._is_unwelcome:
+            return unavailable("closing")
+        try:
+            service.ensure()
+        except (RuntimeError, OSError) as exc:
+            self.server.report_refusal("thread", f"connections refused: {exc}")
+            self._out_of_resources = True
+            return unavailable("thread")
+        return None
 
     def _health(self, request: Request, path: Optional[str]) -> Optional[Response]:
         """Answer a load balancer."""

@@ -42,6 +42,9 @@ class Serviced(Protocol):
     watched: int
     """Events watched for it, READ and WRITE; written by the service thread alone."""
 
+    requested: bool
+    """Whether it waits among the requests."""
+
     def fileno(self) -> int: ...
 
     def idle(self, now: float) -> bool:
@@ -93,11 +96,19 @@ class Service:
         """Forget a connection."""
         self._connections.discard(connection)
 
-    def request(self, connection: object) -> None:
+    def request(self, connection: Any) -> None:
         """Have a connection attended to at once, unless it is not looked after (any more)."""
-        if connection in self._connections:
+        # Once is enough: the mark is cleared before the connection is attended to.
+        if connection in self._connections and not connection.requested:
+            connection.requested = True
             self._requests.append(connection)
             self._wake()
+
+    def ensure(self) -> None:
+        """Start the thread if it does not run; raises ``RuntimeError`` or ``OSError``."""
+        with self._lock:
+            if self._thread is None:
+                self._start()
 
     def _wake(self) -> None:
         waker = self._waker
@@ -157,12 +168,12 @@ class Service:
         """The connections, as they are."""
         return list(self._connections)
 
-    def next_request(self) -> Any:
-        """The connection that asked first, or ``None``."""
-        try:
-            return self._requests.popleft()
-        except IndexError:
-            return None
+    def take_requests(self) -> list[Any]:
+        """The connections that have asked by now; those that ask meanwhile wake the thread."""
+        requests = [self._requests.popleft() for _ in range(len(self._requests))]
+        for connection in requests:
+            connection.requested = False
+        return requests
 
     def end_if_idle(self, idle_ticks: int) -> bool:
         """Let the thread end if no connection has been there for a while."""
@@ -205,8 +216,7 @@ class _Loop:
         next_tick = time.monotonic() + TICK
         while True:
             self._wait(next_tick - time.monotonic())
-            while (connection := self.owner.next_request()) is not None:
-                self._attend(connection)
+            self._attend_requests()
             if self.owner.end_if_idle(idle_ticks):
                 return
             now = time.monotonic()
@@ -214,6 +224,11 @@ class _Loop:
                 continue
             next_tick = now + TICK
             idle_ticks = 0 if self._tick(now) else idle_ticks + 1
+
+    def _attend_requests(self) -> None:
+        # A method of its own, as that for the tick.
+        for connection in self.owner.take_requests():
+            self._attend(connection)
 
     def _tick(self, now: float) -> int:
         """Attend to the connections that need it; tell how many there are."""

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import pathlib
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
-from conftest import open_descriptors
+from conftest import open_descriptors, wait_until
 from links import PATIENCE, echo, read_all
 from peers import Task
 
-from syncws import Server
+from syncws import Server, ServerConnection
 from syncws.acceptor import MAX_REFUSALS, Acceptor
 
 ROOT = pathlib.Path(__file__).parent.parent
 LOG = logging.getLogger("syncws.test")
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 class Listener:
@@ -338,3 +344,56 @@ def test_a_thread_that_cannot_be_started_costs_that_connection(plain, caplog):
     # Once for a row of them.
     (message,) = errors(caplog)
     assert message.startswith("connection dropped: ")
+
+
+def test_clients_that_hung_up_in_the_backlog_cost_no_thread(plain):
+    threads = []
+
+    class Counting(ServerConnection):
+        def __init__(self, *args):
+            threads.append(threading.current_thread())
+            super().__init__(*args)
+
+    with plain.serve(echo, create_connection=Counting) as server:
+        for linger in (False, True) * 5:
+            sock = plain.socket(server)
+            if linger:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        server.start()
+        with plain.connect(server) as connection:
+            connection.send("hello")
+            assert connection.recv(PATIENCE) == "hello"
+        assert len(threads) == 1
+        stats = server.stats()
+        assert stats["accepted"] == 1 + sum(stats["refused"].values())
+        threads.clear()
+    del Counting
+    gc.collect()
+
+
+def test_a_connection_without_the_service_thread_gets_503(plain, caplog):
+    def starve(connection, request):
+        threading.stack_size(2**46)
+
+    class Starving(Server):
+        def process_request(self, request, client_address):
+            threading.stack_size(0)
+            super().process_request(request, client_address)
+
+    try:
+        with plain.serve(echo, process_request=starve) as server:
+            server.__class__ = Starving
+            server.start()
+            for _ in range(3):
+                with plain.socket(server) as sock:
+                    sock.sendall(REQUEST)
+                    answer = read_all(sock)
+                assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+                assert answer.endswith(b"The server is out of resources.\n")
+            assert wait_until(lambda: server.stats()["refused"] == {"thread": 3})
+            assert server.stats()["thread_errors"] == 3
+    finally:
+        threading.stack_size(0)
+    warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert warnings == ["connections refused: can't start new thread, thread"]

@@ -181,8 +181,9 @@ def test_hooks_may_take_their_time(plain):
         done.wait(PATIENCE)
 
     with plain.serve(echo, process_request=wait, max_handshakes=1).start() as server:
-        opening = [Task(plain.connect, server) for _ in range(3)]
-        for _ in opening:
+        opening = []
+        for _ in range(3):
+            opening.append(Task(plain.connect, server))
             assert entered.acquire(timeout=PATIENCE)
         done.set()
         for task in opening:

@@ -32,6 +32,7 @@ class Fake:
         self.wanted = wanted
         self.agreed = None  # what settle() answers with; None for what it was asked
         self.watched = 0
+        self.requested = False
         self.quiet = False
         self.attended = threading.Semaphore(0)
         self.settled = []
@@ -193,7 +194,7 @@ def test_many_requests_do_not_block(own, fake):
     own.add(fake)
     for _ in range(20_000):
         own.request(fake)
-    assert fake.was_attended(20_000)
+    assert fake.was_attended()
 
 
 def test_sockets_that_are_ready_are_attended_to(own, fake):
@@ -310,3 +311,30 @@ def test_a_connection_outlives_errors_elsewhere(plain, caplog):
         assert connection.recv(PATIENCE) == "hello"
         assert client.ping().wait(PATIENCE)
     assert "a bug of ours" in caplog.text
+
+
+def test_a_connection_that_asks_again_and_again_keeps_no_other_waiting(own, fake):
+    class Asking(Fake):
+        def attend(self, now):
+            self.waiting.append(len(own._requests))
+            for _ in range(100):
+                own.request(self)
+            return super().attend(now)
+
+    asking = Asking()
+    asking.waiting = []
+    try:
+        own.add(fake)
+        own.add(asking)
+        own.request(asking)
+        assert asking.was_attended(100)
+        fake.wanted = READ
+        own.request(fake)
+        fake.far.send(b"x")
+        assert fake.was_attended(10)
+        assert max(asking.waiting) <= 1
+    finally:
+        own.discard(asking)
+        fake.rest()
+        asking.near.close()
+        asking.far.close()
