@@ -1,4 +1,4 @@
-"""The tables of the RFCs name the code and the tests of each rule: these must exist."""
+"""The documents name the code and the tests of each rule and promise: these must exist."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 TESTS = pathlib.Path(__file__).parent
 DOCS = TESTS.parent / "docs"
 DOCUMENTS = ["rfc6455.rst", "rfc7692.rst"]
+PROMISES = ["reliability.rst", "security.rst"]
 
 # A test by its file; in a document about one file, by its name alone.
 TEST_ID = re.compile(r"``(?:(test_\w+\.py)::)?(test_\w+)``")
@@ -49,7 +50,7 @@ def rows(text):
             yield [cell.split("\n\n")[0].strip() for cell in cells]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", DOCUMENTS + PROMISES)
 def test_every_test_that_a_table_names_exists(document):
     named = sorted(set(named_tests(read(document))))
     known = {file: functions(TESTS / file) for file in {file for file, _ in named}}

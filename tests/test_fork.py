@@ -15,7 +15,12 @@ from peers import Task
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+# A child must use nothing that other threads may have held at the fork; these functions use
+# the connections alone.
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+]
 
 
 def in_child(function):
@@ -41,85 +46,92 @@ def says(connection, text="hello"):
     return connection.recv(PATIENCE) == text
 
 
-# A child must use nothing that pytest's other threads might hold at the fork; these
-# functions touch the connections alone.
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-class TestForkedChild:
-    def test_connections_are_closed_in_the_child_and_go_on_in_the_parent(self, slow_link):
-        def use():
-            found = []
-            for call in (lambda: client.send("x"), lambda: client.recv(1), lambda: client.ping()):
-                try:
-                    call()
-                except Exception as exc:
-                    found.append(f"{type(exc).__name__}: {exc.__cause__}")
+# Children
+
+
+def test_connections_are_closed_in_the_child_and_go_on_in_the_parent(slow_link):
+    def use():
+        found = []
+        for call in (lambda: client.send("x"), lambda: client.recv(1), lambda: client.ping()):
+            try:
+                call()
+            except Exception as exc:
+                found.append(f"{type(exc).__name__}: {exc.__cause__}")
+        client.close()
+        found.append(client.fileno())
+        return sorted(set(map(str, found)))
+
+    with slow_link.serve(echo).start() as server, slow_link.connect(server) as client:
+        said = in_child(use)
+        cause = "the connection belongs to the parent process"
+        assert said == str(["-1", f"ConnectionClosedError: {cause}"])
+        assert says(client)
+        assert client.close_code is None
+
+
+def test_a_child_that_lives_on_does_not_keep_connections_open(plain):
+    readable, writable = os.pipe()
+    with plain.serve(echo).start() as server:
+        client = plain.connect(server)
+        pid = os.fork()
+        if not pid:
+            os.read(readable, 1)
+            os._exit(0)
+        try:
             client.close()
-            found.append(client.fileno())
-            return sorted(set(map(str, found)))
+            assert client.wait_closed(PATIENCE)
+        finally:
+            os.write(writable, b"x")
+            os.waitpid(pid, 0)
+            os.close(readable)
+            os.close(writable)
 
-        with slow_link.serve(echo).start() as server, slow_link.connect(server) as client:
-            said = in_child(use)
-            cause = "the connection belongs to the parent process"
-            assert said == str(["-1", f"ConnectionClosedError: {cause}"])
+
+def test_a_server_that_serves_is_closed_in_the_child(plain):
+    with plain.serve(echo).start() as server:
+        said = in_child(lambda: (server.is_closing, server.fileno(), server.shutdown()))
+        assert said == "(True, -1, ShutdownReport(closed=0, aborted=0, running=[]))"
+        with plain.connect(server) as client:
             assert says(client)
-            assert client.close_code is None
 
-    def test_a_child_that_lives_on_does_not_keep_connections_open(self, plain):
-        readable, writable = os.pipe()
-        with plain.serve(echo).start() as server:
-            client = plain.connect(server)
-            pid = os.fork()
-            if not pid:
-                os.read(readable, 1)
-                os._exit(0)
-            try:
-                client.close()
-                assert client.wait_closed(PATIENCE)
-            finally:
-                os.write(writable, b"x")
-                os.waitpid(pid, 0)
-                os.close(readable)
-                os.close(writable)
 
-    def test_a_server_that_serves_is_closed_in_the_child(self, plain):
-        with plain.serve(echo).start() as server:
-            said = in_child(lambda: (server.is_closing, server.fileno(), server.shutdown()))
-            assert said == "(True, -1, ShutdownReport(closed=0, aborted=0, running=[]))"
+def test_a_server_made_before_may_serve_in_the_child(plain):
+    with plain.serve(lambda connection: connection.send(str(os.getpid()))) as server:
+        pid = os.fork()
+        if not pid:
+            server.serve_forever()
+            os._exit(0)
+        try:
             with plain.connect(server) as client:
-                assert says(client)
+                assert client.recv(PATIENCE) == str(pid)
+        finally:
+            os.kill(pid, 15)
+            assert os.waitpid(pid, 0)[1] == 0
 
-    def test_a_server_made_before_may_serve_in_the_child(self, plain):
-        with plain.serve(lambda connection: connection.send(str(os.getpid()))) as server:
-            pid = os.fork()
-            if not pid:
-                server.serve_forever()
-                os._exit(0)
-            try:
-                with plain.connect(server) as client:
-                    assert client.recv(PATIENCE) == str(pid)
-            finally:
-                os.kill(pid, 15)
-                assert os.waitpid(pid, 0)[1] == 0
 
-    def test_a_child_may_have_connections_of_its_own(self, plain):
-        with plain.serve(echo).start() as server, plain.connect(server):
+def test_a_child_may_have_connections_of_its_own(plain):
+    with plain.serve(echo).start() as server, plain.connect(server):
 
-            def use():
-                with plain.connect(server) as own:
-                    return says(own)
+        def use():
+            with plain.connect(server) as own:
+                return says(own)
 
-            assert in_child(use) == "True"
+        assert in_child(use) == "True"
 
-    def test_masking_keys_of_parent_and_child_differ(self, plain):
-        held = Held()
-        with plain.serve(held).start() as server, plain.connect(server) as client:
-            connection = held.wait()
-            keys = [client._outbound.encode(0x81, bytes(8))[0][-4:].hex() for _ in range(2)]
-            keys += in_child(lambda: client._outbound.encode(0x81, bytes(8))[0][-4:].hex()).split()
-            keys.append(client._outbound.encode(0x81, bytes(8))[0][-4:].hex())
-            assert len(set(keys)) == 4
-            held.release()
-            del connection
+
+def test_masking_keys_of_parent_and_child_differ(plain):
+    held = Held()
+    with plain.serve(held).start() as server, plain.connect(server) as client:
+        connection = held.wait()
+        keys = [client._outbound.encode(0x81, bytes(8))[0][-4:].hex() for _ in range(2)]
+        keys += in_child(lambda: client._outbound.encode(0x81, bytes(8))[0][-4:].hex()).split()
+        keys.append(client._outbound.encode(0x81, bytes(8))[0][-4:].hex())
+        assert len(set(keys)) == 4
+        held.release()
+        del connection
+
+
+# Programs that end
 
 
 def run(program):
