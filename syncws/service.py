@@ -88,8 +88,7 @@ class Service:
     def add(self, connection: Serviced) -> None:
         """Look after an open connection; raises ``RuntimeError`` if no thread can be started."""
         with self._lock:
-            if self._thread is None:
-                self._start()
+            self._start_if_needed()
             self._connections.add(connection)
 
     def discard(self, connection: Serviced) -> None:
@@ -107,8 +106,7 @@ class Service:
     def ensure(self) -> None:
         """Start the thread if it does not run; raises ``RuntimeError`` or ``OSError``."""
         with self._lock:
-            if self._thread is None:
-                self._start()
+            self._start_if_needed()
 
     def _wake(self) -> None:
         waker = self._waker
@@ -144,6 +142,11 @@ class Service:
         if self._connections:
             self.join(GOODBYE)
 
+    def _start_if_needed(self) -> None:
+        # It is not alive if Ctrl-C came just before its start.
+        if self._thread is None or not self._thread.is_alive():
+            self._start()
+
     def _start(self) -> None:
         receiver, waker = socket.socketpair()
         receiver.setblocking(False)
@@ -153,16 +156,17 @@ class Service:
             selector = selectors.DefaultSelector()
             loop = _Loop(self, receiver, selector)
             thread = threading.Thread(target=loop.run, name="syncws-service", daemon=True)
+            self._waker, self._loop, self._thread = waker, loop, thread
             thread.start()
-        except BaseException:
-            receiver.close()
-            waker.close()
-            if selector is not None:
-                selector.close()
+        except BaseException as exc:
+            # Ctrl-C may come when the thread runs already: it is left to it.
+            if isinstance(exc, Exception) or self._waker is not waker:
+                self._waker = self._loop = self._thread = None
+                receiver.close()
+                waker.close()
+                if selector is not None:
+                    selector.close()
             raise
-        self._waker = waker
-        self._thread = thread
-        self._loop = loop
 
     def snapshot(self) -> list[Any]:
         """The connections, as they are."""
@@ -178,6 +182,8 @@ class Service:
     def end_if_idle(self, idle_ticks: int) -> bool:
         """Let the thread end if no connection has been there for a while."""
         with self._lock:
+            if self._thread is not threading.current_thread():
+                return True  # there is another one, after a start that Ctrl-C interrupted
             if self._connections or (idle_ticks < IDLE_TICKS and not self._hurry):
                 return False
             self._hurry = False

@@ -207,6 +207,7 @@ def test_end_of_an_error_counts_from_the_start_of_the_message_too():
         MessageAssembler(None), [fragments(TEXT, [b"0123456789", b"ab\xffcd"])], UnicodeDecodeError
     )
     assert (exc.start, exc.end) == (12, 13)
+    assert (exc.encoding, exc.object) == ("utf-8", b"")
     assert str(exc).endswith("position 12-12: invalid start byte")
 
 
@@ -461,6 +462,14 @@ def test_whole_message_is_handed_out_as_one_final_part():
             (True, b"a", True),
             (False, b"b", True),
         ]
+
+
+def test_streaming_has_to_be_asked_for_and_ends_with_the_message():
+    assembler = MessageAssembler(None)
+    assert assembler.streaming is False
+    assembler.streaming = True
+    assert len(messages(assembler, [fragments(BINARY, [b"a", b"b"])])) == 2
+    assert assembler.streaming is False
 
 
 def test_parts_of_a_text_may_end_inside_a_character():
