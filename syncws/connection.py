@@ -36,7 +36,7 @@ from .options import Options
 from .protocol import Inbound, Outbound, Phase, explain_failure, own_close
 from .queues import OutFrame
 from .rates import Meter
-from .receiving import LEAVE_TIMEOUT, Receiving
+from .receiving import DRAIN_EAGERLY, LEAVE_TIMEOUT, Receiving
 from .sending import LoggerLike, PongWaiter, is_alive
 from .service import READ, WRITE, service
 from .transport import Transport
@@ -433,7 +433,7 @@ class Connection(Receiving):
                     return 0
                 if not (self._discard() if self._closing.over else self._read_now()):
                     break
-            return READ
+            return 0 if self._discarded > DRAIN_EAGERLY else READ
         finally:
             self._reader.release()
 

@@ -12,12 +12,22 @@ from .opcodes import Opcode
 if TYPE_CHECKING:
     from .permessage_deflate import DeflateCodec
 
-__all__ = ["Message", "MessageAssembler"]
+__all__ = ["Message", "MessageAssembler", "compressed_limit"]
 
 _WHOLE_TEXT = FIN | Opcode.TEXT
 _WHOLE_BINARY = FIN | Opcode.BINARY
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
+
+
+def compressed_limit(max_size: int) -> int:
+    """
+    How long the compressed data of a message may be, in bytes.
+
+    Valid deflate data may be longer than what it stands for (by an eighth with fixed Huffman
+    codes); beyond that it is empty blocks that only cost time.
+    """
+    return max_size + (max_size >> 3) + 1024
 
 
 class Message:
@@ -137,11 +147,9 @@ class MessageAssembler:
         if self.max_size is None:
             return
         if self._opcode and self._compressed:
-            # What counts is the inflated size, checked while inflating. Valid deflate data
-            # may be longer than what it stands for (by an eighth with fixed Huffman
-            # codes); beyond that it is empty blocks that only cost time.
+            # What counts is the inflated size, checked while inflating.
             self._wire_size += length
-            if self._wire_size > self.max_size + (self.max_size >> 3) + 1024:
+            if self._wire_size > compressed_limit(self.max_size):
                 raise PayloadTooBig(length, self.max_size, self._wire_size - length or None)
         elif self._size_before() + length > self.max_size:
             raise PayloadTooBig(length, self.max_size, self._size_before() or None)

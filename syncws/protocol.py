@@ -34,7 +34,7 @@ from .frames import (
     encode_frame,
     parse_close,
 )
-from .messages import Message, MessageAssembler
+from .messages import Message, MessageAssembler, compressed_limit
 from .opcodes import OK_CLOSE_CODES, Close, CloseCode, Opcode, State
 from .permessage_deflate import DeflateCodec
 
@@ -207,11 +207,15 @@ class Inbound:
         self.end()
         return Control(opcode, payload, close)
 
+    def _frame_limit(self, max_size: int) -> int:
+        # Whether the frame is compressed is known when other extensions have seen it.
+        return max_size if self.assembler.codec is None else compressed_limit(max_size)
+
     def _extended(self, head: int, payload: bytes, length: int, end: bool) -> Optional[Message]:
         """Collect a whole frame and show it to the extensions before assembling it."""
         if length >= 0:
             self._frame_length = length
-            if self._max_size is not None and length > self._max_size:
+            if self._max_size is not None and length > self._frame_limit(self._max_size):
                 raise PayloadTooBig(length, self._max_size)
         self._pieces.append(payload)
         if not end:

@@ -37,6 +37,9 @@ __all__ = ["Receiving"]
 
 # Input thrown away after the closing handshake, until the peer stops sending (RFC 6455 §7.1.1).
 DRAIN_LIMIT = 64 * 1024 * 1024  # bytes
+# Beyond so much it is done in no haste, for a peer that goes on sending takes time from others.
+DRAIN_EAGERLY = 1024 * 1024  # bytes
+DRAIN_PAUSE = 0.005  # seconds after each read
 
 # How long a thread waits for another to leave a transport that was aborted.
 LEAVE_TIMEOUT = 1.0  # seconds
@@ -445,6 +448,8 @@ class Receiving(Sending):
                 if self._closing.over or self._read_now():
                     continue
             elif self._discard():
+                if self._discarded > DRAIN_EAGERLY:
+                    time.sleep(DRAIN_PAUSE)
                 continue
             try:
                 if not self._transport.wait_readable(deadline.remaining()):

@@ -641,7 +641,11 @@ Exc = TypeVar("Exc", bound=Optional[BaseException])
 
 def without_traceback(exc: Exc) -> Exc:
     """Its frames refer to the connection: kept there, they would keep it alive."""
-    return exc if exc is None else exc.with_traceback(None)
+    link: Optional[BaseException] = exc
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return exc
 
 
 def _control_payload(data: DataLike) -> bytes:

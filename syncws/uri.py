@@ -124,7 +124,8 @@ def _parse_user_info(user_info: str) -> tuple[str, str]:
     try:
         username = unquote(raw_username, errors="strict")
         password = unquote(raw_password, errors="strict")
-    except UnicodeDecodeError:
+        (username + password).encode()  # no lone surrogates
+    except UnicodeError:
         raise ValueError("user information isn't UTF-8") from None
     if ":" in username:
         # RFC 7617 §2: the server would take what follows for the password.
@@ -155,6 +156,8 @@ def _parse_name(name: str) -> str:
             name = name.encode("idna").decode("ascii")
         except UnicodeError:
             raise ValueError("hostname isn't valid in IDNA") from None
+        if len(name) > _MAX_NAME_LENGTH:
+            raise ValueError(f"hostname is longer than {_MAX_NAME_LENGTH} characters in IDNA")
     if not _NAME.fullmatch(name):
         raise ValueError("hostname contains invalid characters")
     return name.lower()

@@ -338,6 +338,15 @@ def test_message_of_another_extension_is_held_to_the_limit():
     assert text == "frame with 5 bytes after reading 6 bytes exceeds limit of 10 bytes"
 
 
+def test_compressed_frame_for_another_extension_may_be_longer_than_its_message():
+    payload = bytes((i * i * 31 + i * 7 + (i >> 3)) & 0xFF for i in range(1000))
+    codec = DeflateCodec(level=0)
+    data = b"".join(outbound(Shift(), codec).encode_deflated(FIN | BINARY, payload))
+    assert len(data) > 1004
+    found = events(inbound(1000, extensions=[Shift(), DeflateCodec()]), [data])
+    assert found == [(False, payload)]
+
+
 def test_another_extension_without_a_limit():
     data = b"".join(outbound(Shift()).encode(FIN | BINARY, bytes(MIB)))
     assert events(inbound(None, extensions=[Shift()]), [data]) == [(False, bytes(MIB))]

@@ -130,7 +130,9 @@ def test_user_info_is_decoded(uri, user_info):
         ("ws://ü..b/", "hostname isn't valid in IDNA"),
         ("ws://" + "ü" * 100 + "/", "hostname isn't valid in IDNA"),
         ("ws://" + "a" * 254 + "/", "hostname is longer than 253 characters"),
+        ("ws://" + "ü." * 60 + "de/", "hostname is longer than 253 characters in IDNA"),
         ("ws://localhost/\ud800", "contains a lone surrogate"),
+        ("ws://\ud800:x@localhost/", "user information isn't UTF-8"),
     ],
 )
 def test_invalid_uris(uri, message):
