@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import select
 import socket
 import threading
+import weakref
 
 import pytest
 from conftest import wait_until
@@ -18,6 +20,7 @@ from peers import (
     FIN,
     PING,
     PONG,
+    RSV1,
     TEXT,
     Task,
     Wire,
@@ -30,6 +33,7 @@ from peers import (
 
 from syncws import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 from syncws.opcodes import State
+from syncws.permessage_deflate import DeflateCodec
 
 # More than the kernel buffers of both ends of a connection hold.
 TOO_MUCH = 16 * 1024 * 1024  # bytes
@@ -615,3 +619,20 @@ def test_ready_descriptor_is_that_of_the_connection(plain):
         assert select.select([], [connection], [], 0)[1] == [connection]
         sock.close()
         held.release()
+
+
+def test_a_connection_that_was_failed_needs_no_garbage_collector(plain):
+    bomb = DeflateCodec().deflate(bytes(1_000_000), True)
+    offer = {"Sec_WebSocket_Extensions": "permessage-deflate"}
+    gc.disable()
+    try:
+        with bare_client(plain, headers=offer, max_size=1000) as (wire, connection):
+            reference = weakref.ref(connection)
+            wire.send(BINARY, bomb, fin=FIN | RSV1)
+            with pytest.raises(ConnectionClosedError, match="1009"):
+                connection.recv(PATIENCE)
+            del connection
+            wire.end()
+        assert wait_until(lambda: reference() is None)
+    finally:
+        gc.enable()
