@@ -7,6 +7,7 @@ is cut anywhere, limits that hold while data arrives, and speed.
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import NamedTuple, Optional
 
@@ -166,7 +167,7 @@ class Reference:
         complete = len(payload) == length
         if self._settings.inverting:
             # An extension sees whole frames only, after their length was checked.
-            if self._settings.max_size is not None and length > self._settings.max_size:
+            if length > self._most(self._settings.deflate):
                 raise Failure(1009)
             if not complete:
                 return
@@ -192,14 +193,16 @@ class Reference:
                 raise Failure(1008)
         if settings.max_fragment is not None and length > settings.max_fragment:
             raise Failure(1009)
-        if settings.max_size is None:
-            return
         self._wire_size += length
-        most = settings.max_size
-        if self._compressed:
-            most += settings.max_size // 8 + 1024
-        if self._wire_size > most:
+        if self._wire_size > self._most(self._compressed):
             raise Failure(1009)
+
+    def _most(self, compressed):
+        """How many bytes may stand on the wire for a message."""
+        max_size = self._settings.max_size
+        if max_size is None:
+            return math.inf
+        return max_size + max_size // 8 + 1024 if compressed else max_size
 
     def _append(self, payload, last):
         self._data += self._inflate(payload, last) if self._compressed else payload
