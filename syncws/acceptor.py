@@ -88,7 +88,8 @@ class Acceptor:
     def pause(self, backlog: int = 0) -> None:
         """Accept no more, but up to ``backlog`` connections that wait already; for ``tick``."""
         if not self._paused:
-            self._accept_batch(backlog)
+            if self._resume_at is None:
+                self._accept_batch(backlog)
             self._paused = True
             self._resume_at = None
             with contextlib.suppress(KeyError):  # not registered while backing off
@@ -181,7 +182,8 @@ class Acceptor:
         if not self._failing:
             self._failing = True
             self._log.error("accepting connections fails: %s; trying again until it works", exc)
-        self._selector.unregister(self._listener)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(self._listener)
         self._resume_at = time.monotonic() + BACKOFF
 
     def _resume(self) -> None:

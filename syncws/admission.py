@@ -53,9 +53,10 @@ def make_limits(
 class Slot:
     """A thread of the server, from before it starts until it ends, and its connection."""
 
-    __slots__ = ("address", "connection", "dropped", "late", "since")
+    __slots__ = ("address", "connection", "dropped", "late", "since", "sock")
 
-    def __init__(self, address: Any, late: bool) -> None:
+    def __init__(self, sock: Any, address: Any, late: bool) -> None:
+        self.sock = sock
         self.address = address
         self.late = late  # accepted while the server was draining
         self.dropped = False  # to make room for a newer connection
@@ -98,16 +99,16 @@ class Admission:
     def refusal(self, address: Any) -> Optional[str]:
         """Name the limit that keeps out a client, or make room for it and return ``None``."""
         limits = self.limits
-        count = len(self.slots) - len(self._dropped)
-        full = limits.max_connections is not None and count >= limits.max_connections
-        if full and not self._drop_oldest(SLOW_HANDSHAKE):
-            return self._refuse("max_connections", f"there are {count}")
         if limits.max_connections_per_ip is not None:
             host = host_of(address)
             self._forget_left()
             count = self._hosts.get(host, 0)
             if host and count >= limits.max_connections_per_ip:
                 return self._refuse("max_connections_per_ip", f"there are {count} from {host}")
+        count = len(self.slots) - len(self._dropped)
+        full = limits.max_connections is not None and count >= limits.max_connections
+        if full and not self._drop_oldest(SLOW_HANDSHAKE):
+            return self._refuse("max_connections", f"there are {count}")
         if limits.max_handshakes is not None and len(self._opening) >= limits.max_handshakes:
             self._drop_oldest(0.0)
         return None
@@ -131,6 +132,16 @@ class Admission:
         if slot is not None and self.limits.max_connections_per_ip is not None:
             self._left.append(host_of(slot.address))
 
+    def forget(self) -> None:
+        """Give back the descriptors in a forked child, which has none of the threads."""
+        for slot in self.slots.values():
+            if slot.connection is None:
+                slot.sock.close()
+            else:
+                slot.connection.forget()
+        for threads in (self.slots, self._opening, self._dropped):
+            threads.clear()
+
     def _forget_left(self) -> None:
         while self._left:
             host = self._left.popleft()
@@ -151,6 +162,9 @@ class Admission:
             slot.dropped = True
             if slot.connection is not None:
                 slot.connection.cut_handshake("max_handshakes")
+                if slot.connection.request is not None:
+                    # It came through at the last moment, and may have been let in.
+                    self._dropped.pop(thread, None)
             self.report("max_handshakes", "opening handshakes dropped: the client is too slow")
             return True
         return False

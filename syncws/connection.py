@@ -36,7 +36,7 @@ from .options import Options
 from .protocol import Inbound, Outbound, Phase, explain_failure, own_close
 from .queues import OutFrame
 from .rates import Meter
-from .receiving import DRAIN_EAGERLY, LEAVE_TIMEOUT, Receiving
+from .receiving import DRAIN_EAGERLY, LEAVE_TIMEOUT, MAX_STEPS, Receiving
 from .sending import LoggerLike, PongWaiter, is_alive
 from .service import READ, WRITE, service
 from .transport import Transport
@@ -368,9 +368,17 @@ class Connection(Receiving):
 
     def attend(self, now: float) -> int:
         """Do what can be done without waiting; return the events to watch."""
-        if not self._outbound_lock.acquire(timeout=0.02):
-            return self.watched  # its holder may be under a signal handler; look again later
-        self._outbound_lock.release()
+        # Locks are not fair: threads that send all the time have to let this one in.
+        self.awaited = True
+        try:
+            if not self._outbound_lock.acquire(timeout=0.02):
+                return self.watched  # its holder may be under a signal handler; look again later
+            self._outbound_lock.release()
+            return self._attend(now)
+        finally:
+            self.awaited = False
+
+    def _attend(self, now: float) -> int:
         if not self.is_gone:
             self._attend_closing(now)
             self._keepalive(now)
@@ -428,7 +436,9 @@ class Connection(Receiving):
                     if self._broken is not None:
                         # The application may never make room: what is not decoded is lost.
                         self._eof(None)
-                    return READ if self._unfinished else 0
+                    if self._unfinished:
+                        service.request(self)  # the rest has been read: no socket will tell
+                    return 0
                 if self.is_gone:
                     return 0
                 if not (self._discard() if self._closing.over else self._read_now()):
@@ -440,6 +450,9 @@ class Connection(Receiving):
     def _fill_inbox(self) -> bool:
         """Decode what is buffered into the inbox; tell whether more input is wanted."""
         self._unfinished = False
+        if self._peer_error is not None:
+            return self._fail_late(self._peer_error)
+        ignored = 0
         while self._inbox.has_room() or self._closing.phase is not Phase.OPEN:
             if self._meter is not None and self._is_held_back(self._meter):
                 return False
@@ -449,6 +462,10 @@ class Connection(Receiving):
                 return self._hungry if error is None else self._fail_late(error)
             if self._inbox.has_room():
                 self._inbox.put(message)
+                continue
+            ignored += 1
+            if not ignored % MAX_STEPS and self._yield_to_others(busy=True):
+                break
         return False
 
     def _fail_late(self, exc: Exception) -> bool:

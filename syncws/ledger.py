@@ -14,6 +14,9 @@ __all__ = ["Ledger"]
 # Entries that wait before they are added up.
 FOLD_AT = 64
 
+# How long a reader waits for somebody who adds up.
+PATIENCE = 0.1  # seconds
+
 
 class Ledger:
     """
@@ -27,7 +30,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._entries: collections.deque[Mapping[Any, int]] = collections.deque()
-        # Held while entries are added up; never waited for.
+        # Held while entries are added up; waited for by readers alone, and not for long.
         self._folding = threading.Lock()
         self._totals: dict[Any, int] = {}
 
@@ -42,17 +45,18 @@ class Ledger:
         self.add({name: 1})
 
     def totals(self) -> dict[Any, int]:
-        """All totals; names that were never added to are missing."""
-        self._fold()
-        totals = self._totals.copy()
-        for entry in list(self._entries):  # somebody was adding up
-            _add(totals, entry)
-        return totals
+        """
+        All totals; names that were never added to are missing.
 
-    def _fold(self) -> None:
+        In a signal handler that interrupted somebody adding up, those of a moment ago.
+        """
+        self._fold(PATIENCE)
+        return self._totals.copy()
+
+    def _fold(self, timeout: float = 0) -> None:
         hold = Hold(self._folding)
         try:
-            if hold.take(0):
+            if hold.take(timeout):
                 for _ in range(len(self._entries)):
                     # Added before it is removed: an exception in between counts it twice
                     # rather than never.

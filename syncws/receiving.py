@@ -30,7 +30,7 @@ from .options import Options
 from .protocol import UNFINISHED, Control, Inbound, PeerError, Phase, explain_failure
 from .queues import Inbox, OutFrame
 from .rates import Meter
-from .sending import Data, LoggerLike, Sending, without_traceback
+from .sending import BREATH, Data, LoggerLike, Sending, without_traceback
 from .transport import SLICE, Transport
 
 __all__ = ["Receiving"]
@@ -54,7 +54,6 @@ ROLE_GRACE = 0.05  # seconds
 # in between. A thread that holds it is asked for it only every 5 ms, so that a few peers that send
 # tiny frames without end could make all others wait.
 MAX_STEPS = 64  # fragments, or control frames
-BREATH = 0.0005  # seconds
 
 
 class Receiving(Sending):
@@ -248,6 +247,9 @@ class Receiving(Sending):
                 return
             if self._closing.over:
                 raise self._closed()
+            if self._unfinished:
+                self._unfinished = False
+                continue
             if tried and deadline is not None and deadline.expired():
                 raise _OutOfTime
             self._read(deadline)
@@ -345,14 +347,19 @@ class Receiving(Sending):
                     if self._yield_to_others(busy):
                         return None
                     continue
+                if isinstance(decoded, Message):
+                    self._received_messages += decoded.final
+                    if self._meter is not None:
+                        self._measure(self._meter, int(decoded.final), 0)
+                    return decoded
                 if self._meter is not None:
                     self._measure(self._meter, 1, 0)
-                if isinstance(decoded, Message):
-                    self._received_messages += 1
-                    return decoded
                 self._control = event = decoded
             self._handle(event)
             self._control = None
+            if self._meter is not None and self._is_held_back(self._meter):
+                self._unfinished = not busy
+                return None
             controls += 1
             if not controls % MAX_STEPS and self._yield_to_others(busy):
                 return None
@@ -437,6 +444,7 @@ class Receiving(Sending):
 
     def _read_to_end(self, deadline: Deadline, done: Any) -> None:
         """Advance the closing handshake. Reader role."""
+        ignored = 0
         while not done():
             if not self._closing.over:
                 message = self._decode()
@@ -444,6 +452,10 @@ class Receiving(Sending):
                     # RFC 6455 §1.4: what comes after our Close frame may be discarded.
                     if self._inbox.has_room():
                         self._inbox.put(message)
+                        continue
+                    ignored += 1
+                    if not ignored % MAX_STEPS:
+                        self._yield_to_others(busy=False)
                     continue
                 if self._closing.over or self._read_now():
                     continue

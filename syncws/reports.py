@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, NamedTuple, Optional
 
 from .admission import Admission, Slot
+from .headers import excerpt
 from .server_connection import ServerConnection
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "describe_end",
     "dump",
     "format_address",
+    "keep_from_falling",
     "running_handlers",
     "server_stats",
 ]
@@ -89,6 +91,17 @@ def server_stats(
     return stats
 
 
+def keep_from_falling(stats: dict[str, Any], highest: dict[str, int]) -> None:
+    """
+    Have totals never fall: of a connection that has just ended, some may be missing.
+
+    Args:
+        highest: what they were before; brought up to date.
+    """
+    for name in TOTALS:
+        highest[name] = stats[name] = max(stats[name], highest.get(name, 0))
+
+
 def _by_key(totals: Mapping[Any, int], name: str) -> dict[Any, int]:
     found = {
         key[1]: amount
@@ -127,7 +140,7 @@ def describe_end(connection: ServerConnection) -> str:
 
 def _path(connection: ServerConnection) -> str:
     request = connection.request
-    return "" if request is None else _escape(request.path.partition("?")[0])
+    return "" if request is None else excerpt(request.path.partition("?")[0])
 
 
 def _escape(text: str) -> str:

@@ -29,6 +29,9 @@ from .transport import SLICE, Transport
 
 __all__ = ["Data", "DataLike", "LoggerLike", "Offer", "PongWaiter", "Sending", "SharedMessage"]
 
+# A pause in which another thread gets to run, or to take a lock.
+BREATH = 0.0005  # seconds
+
 Data = Union[str, bytes]
 BytesLike = (bytes, bytearray, memoryview)
 DataLike = Union[str, bytes, bytearray, memoryview]
@@ -123,6 +126,9 @@ class Sending:
         # Keeps compressed frames in the order in which the deflater made them.
         self._deflate_lock = threading.Lock()
         self._outbound = Outbound(masked=self.is_client, extensions=(), random=os.urandom)
+
+        # Whether the service thread is about to take the outbound lock; written by it alone.
+        self.awaited = False
 
         # Guarded by _outbound_lock.
         self._outbound_lock = threading.Lock()
@@ -285,6 +291,8 @@ class Sending:
 
     def _queue_data(self, frame: OutFrame, head: int, token: Optional[object]) -> bool:
         """Queue a data frame and hand the kernel what it takes; false if closed or broken."""
+        if self.awaited:
+            time.sleep(BREATH)
         with self._outbound_lock:
             if self._closing.phase is not Phase.OPEN or self._broken is not None:
                 return False

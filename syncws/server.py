@@ -32,6 +32,7 @@ from .reports import (
     describe_end,
     dump,
     format_address,
+    keep_from_falling,
     running_handlers,
     server_stats,
 )
@@ -110,6 +111,7 @@ class Server(socketserver.ThreadingTCPServer):
         self._unlink = unlink
         self._shared = shared
         self._ledger = Ledger()
+        self._highest: dict[str, int] = {}  # totals that stats() has told
         self._admission = Admission(limits, self._ledger, logger)
         self._acceptor = Acceptor(
             sock,
@@ -198,7 +200,10 @@ class Server(socketserver.ThreadingTCPServer):
         ``accept_errors``, ``thread_errors``    failures for want of resources
         ======================================  =================================================
         """
-        return server_stats(self._ledger.totals(), self._admission, self._all_connections())
+        # The totals first: a connection may be left out for a moment, but never counts twice.
+        stats = server_stats(self._ledger.totals(), self._admission, self._all_connections())
+        keep_from_falling(stats, self._highest)
+        return stats
 
     def dump(self) -> str:
         """
@@ -304,10 +309,9 @@ class Server(socketserver.ThreadingTCPServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Tell whether the client is still there: who hung up at once is worth no thread."""
-        if not hasattr(socket, "MSG_DONTWAIT"):
-            return True
+        request.setblocking(False)  # until its transport says otherwise
         try:
-            return bool(request.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            return bool(request.recv(1, socket.MSG_PEEK))
         except BlockingIOError:
             return True
         except OSError:
@@ -341,7 +345,7 @@ class Server(socketserver.ThreadingTCPServer):
         )
         # Others listen, but nobody else can serve this one.
         late = self._drain is not None and self._shared is None
-        self._admission.enter(thread, Slot(client_address, late))
+        self._admission.enter(thread, Slot(request, client_address, late))
         try:
             thread.start()
         except BaseException as exc:
@@ -668,7 +672,7 @@ class Server(socketserver.ThreadingTCPServer):
         self._closing = True
         self._serving = None
         self._serving_lock = threading.Lock()
-        self._admission.slots.clear()
+        self._admission.forget()
         self._open_parts.clear()
         self._acceptor.forget()
         self.socket.close()

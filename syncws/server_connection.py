@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http
 import ssl as ssl_module
 from collections.abc import Sequence
@@ -244,6 +245,12 @@ class ServerConnection(Connection):
         if self.request is not None and self.request.method == "HEAD":
             response = Response(response.status_code, response.reason_phrase, response.headers)
         self._transport.send_before(deadline, response.serialize())
+        # A client that has read the answer may be in a hurry to go.
+        with contextlib.suppress(OSError):
+            self._linger()
+
+    def _linger(self) -> None:
+        """Read until the client has gone: closing with unread input would reset the connection."""
         self._transport.shutdown_write()
         linger = Deadline(REFUSAL_LINGER)
         while self._transport.discard(65536) != 0:

@@ -111,7 +111,7 @@ def serve(
             response, or ``None`` to send that one, which may be changed in place.
         server_header: value of the Server header; ``None`` for none.
         health: path, such as ``"/healthz"``, that is answered with 200, and with 503 once
-            the server is closing.
+            the server is closing or draining.
         open_timeout: seconds for TLS and opening handshake together.
         ping_interval: seconds between keepalive pings; ``None`` for none.
         ping_timeout: seconds without life after a ping until the connection is failed with 1011;

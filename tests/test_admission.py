@@ -121,6 +121,7 @@ def test_slow_handshakes_make_room_over_max_connections():
     # A clock would be needed to wait for less than a second; so this asks without a server.
     class Stub:
         reason = None
+        request = None
 
         def cut_handshake(self, reason):
             self.reason = reason
@@ -129,7 +130,7 @@ def test_slow_handshakes_make_room_over_max_connections():
     slots = []
     for _ in range(2):
         thread = threading.Thread()
-        slot = Slot(("127.0.0.1", 1), late=False)
+        slot = Slot(None, ("127.0.0.1", 1), late=False)
         slot.connection = Stub()
         admission.enter(thread, slot)
         slots.append((thread, slot))
@@ -141,7 +142,7 @@ def test_slow_handshakes_make_room_over_max_connections():
     admission.leave(slots[0][0])
     slots[1][1].since -= 2
     admission.requested(slots[1][0])
-    admission.enter(threading.Thread(), Slot(("127.0.0.1", 1), late=False))
+    admission.enter(threading.Thread(), Slot(None, ("127.0.0.1", 1), late=False))
     assert admission.refusal(("127.0.0.1", 1)) == "max_connections"
 
 
@@ -201,3 +202,12 @@ def test_a_handler_that_waits_still_counts(plain):
             held.release()
             with pytest.raises(ConnectionClosed):
                 client.recv(PATIENCE)
+
+
+def test_who_has_too_many_connections_drops_nobody():
+    admission = Admission(Limits(1, 1, None), Ledger(), LOG)
+    slot = Slot(None, ("127.0.0.1", 1), late=False)
+    slot.since -= 2
+    admission.enter(threading.Thread(), slot)
+    assert admission.refusal(("127.0.0.1", 2)) == "max_connections_per_ip"
+    assert not slot.dropped

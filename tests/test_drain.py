@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import threading
@@ -12,7 +13,7 @@ from conftest import wait_until
 from links import PATIENCE, counts, echo, handshake, read_all
 from peers import Task
 
-from syncws import ConnectionClosedOK, InvalidStatus, connect, serve
+from syncws import ConnectionClosedOK, InvalidStatus, Server, connect, serve
 
 LONG = 30.0  # seconds: longer than any test takes
 
@@ -184,3 +185,20 @@ def test_newcomers_of_a_port_that_others_share_are_left_to_them(plain):
                 with plain.connect(successor) as newcomer:
                     assert says(newcomer)
             assert says(connection)
+
+
+def test_a_drain_may_begin_while_accepting_fails(plain):
+    class Exhausted(Server):
+        def get_request(self):
+            raise OSError(errno.EMFILE, "a failure of the test")
+
+    with plain.serve(echo, reuse_port=True) as server:
+        server.start()
+        with plain.connect(server) as connection:
+            server.__class__ = Exhausted
+            with plain.socket(server):
+                assert wait_until(lambda: server.stats()["accept_errors"])
+                server.close(drain=0.1)
+                with pytest.raises(ConnectionClosedOK):
+                    connection.recv(PATIENCE)
+        assert server.is_closing

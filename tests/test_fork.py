@@ -10,6 +10,7 @@ import textwrap
 import time
 
 import pytest
+from conftest import wait_until
 from links import PATIENCE, Held, echo
 from peers import Task
 
@@ -93,6 +94,23 @@ def test_a_server_that_serves_is_closed_in_the_child(plain):
         assert said == "(True, -1, ShutdownReport(closed=0, aborted=0, running=[]))"
         with plain.connect(server) as client:
             assert says(client)
+
+
+def test_a_child_does_not_keep_handshakes_open(plain):
+    readable, writable = os.pipe()
+    with plain.serve(echo, open_timeout=0.5).start() as server, plain.socket(server) as sock:
+        assert wait_until(lambda: server.stats()["opening"] == 1)
+        pid = os.fork()
+        if not pid:
+            os.read(readable, 1)
+            os._exit(0)
+        try:
+            assert sock.recv(1) == b""
+        finally:
+            os.write(writable, b"x")
+            os.waitpid(pid, 0)
+            os.close(readable)
+            os.close(writable)
 
 
 def test_a_server_made_before_may_serve_in_the_child(plain):

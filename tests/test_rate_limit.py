@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
@@ -108,3 +109,33 @@ def test_messages_of_empty_fragments_are_closed_with_1008(link):
         assert caught.value.sent.code == 1008
         assert caught.value.sent.reason == "over 10 empty fragments in a message"
         wire.end()
+
+
+def test_pings_are_answered_no_faster_than_the_rate(plain):
+    with bare_client(plain, rate_limit=RateLimit(messages=50)) as (wire, connection):
+        receiving = Task(connection.recv, 1)
+        wire.sock.sendall(b"\x89\x80\x00\x00\x00\x00" * 1000)
+        assert type(receiving.error()) is TimeoutError
+        wire.sock.settimeout(0.1)
+        pongs = len(read_all_now(wire.sock)) / 2
+        assert 50 <= pongs <= 150
+
+
+def read_all_now(sock):
+    """What has arrived."""
+    data = b""
+    try:
+        while chunk := sock.recv(65536):
+            data += chunk
+    except socket.timeout:  # the TimeoutError of Python 3.9 is another
+        pass
+    return data
+
+
+def test_a_message_that_fills_the_inbox_is_no_excuse(plain):
+    limit = RateLimit(messages=3, on_excess="close")
+    with bare_client(plain, rate_limit=limit, max_queue=4) as (wire, connection):
+        for _ in range(5):
+            wire.send(BINARY, b"x")
+        connection.answer_time = 0.1
+        assert wire.end()[-1] == (0x88, b"\x03\xf0over the rate limit")

@@ -51,6 +51,8 @@ def test_counts_are_those_of_live_and_ended_connections(plain):
         with plain.connect(server, compression=None) as one:
             one.send(b"12345")
             assert one.recv(PATIENCE) == b"12345"
+            # Bytes are counted when the system call that sends them has returned.
+            assert wait_until(lambda: server.stats()["bytes_sent"])
             live = server.stats()
         assert wait_until(lambda: counts(server) == (0, 0))
         with plain.connect(server, compression=None) as other:
@@ -197,7 +199,7 @@ def test_a_dump_may_come_from_a_handler_and_at_any_stage(plain):
 def test_a_connection_that_has_no_thread_yet_is_shown(plain):
     with plain.serve(echo) as server:
         thread = threading.Thread(name="waiting")
-        server._admission.enter(thread, Slot(("192.0.2.1", 5000), late=False))
+        server._admission.enter(thread, Slot(None, ("192.0.2.1", 5000), late=False))
         text = server.dump()
         server._admission.leave(thread)
     assert "\nconnection from 192.0.2.1:5000, accepted 0.0 s ago\n" in text
