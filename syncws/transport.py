@@ -42,6 +42,7 @@ JOIN_LIMIT = 16384  # bytes
 # Plaintext given to OpenSSL before the ciphertext is handed to the kernel; so much may wait.
 TLS_BATCH = 65536  # bytes
 TLS_READ = 65536  # bytes of ciphertext in one read
+TLS_RECORD = 16384  # bytes of plaintext in a record at most (RFC 8446 §5.1)
 
 # Where input is put: its parts in order, at the end of input ``b""``.
 Received = Union[list[bytes], "collections.deque[bytes]"]
@@ -359,6 +360,7 @@ class TLSTransport(Transport):
         self._blocks: list[bytes] = []
         self._block_counts: list[int] = []
         self._discarding = False
+        self._input_lost = False
         # Ciphertext read from the socket; reader role only, filled outside the lock.
         self._raw: collections.deque[bytes] = collections.deque()
 
@@ -387,10 +389,14 @@ class TLSTransport(Transport):
     def _decrypt(self, received: Received, size: int) -> bool:
         """Decrypt what was read, at most ``size`` bytes and a record; false if there is nothing."""
         count = 0
+        if self._input_lost:
+            raise ConnectionAbortedError("input was lost in an interrupt")
         with self._tls_lock:
             self._feed()
+            parts, waiting = len(received), self._input_left()
             try:
                 while count < size:
+                    parts, waiting = len(received), self._input_left()
                     received.extend(map(self.tls.read, (size - count,)))
                     if not received[-1]:
                         break
@@ -404,11 +410,20 @@ class TLSTransport(Transport):
             except ssl.SSLError:
                 if not count:  # else what came before it is served first; it will be raised again
                     raise
+            except BaseException:
+                # read() itself runs signal handlers, when it has read, and then loses it.
+                if len(received) == parts and self._input_left() != waiting:
+                    self._input_lost = True
+                raise
             finally:
                 # Reading may produce answers, such as that to a key update.
                 with contextlib.suppress(OSError):
                     self._flush_blocks()
         return True
+
+    def _input_left(self) -> tuple[int, int]:
+        """What there is to decrypt, and what is decrypted already. Under the TLS lock."""
+        return self._incoming.pending, self.tls.pending()
 
     def _feed(self) -> None:
         """Move ciphertext that was read into the incoming BIO. Under the TLS lock."""
@@ -451,14 +466,21 @@ class TLSTransport(Transport):
 
     def _encrypt(self, data: memoryview, counts: list[int]) -> None:
         start = sum(counts)
+        booked, waiting, record = len(counts), self._outgoing.pending, data[:0]
         try:
             while data and sum(counts) - start < TLS_BATCH:
-                counts.extend(map(self.tls.write, (data[:TLS_BATCH],)))
+                booked, waiting, record = len(counts), self._outgoing.pending, data[:TLS_RECORD]
+                counts.extend(map(self.tls.write, (record,)))
                 data = data[counts[-1] :]
         except ssl.SSLWantReadError:
             # A renegotiation of TLS 1.2 must finish first; the reader does that.
             if sum(counts) == start:
                 raise BlockingIOError from None
+        except BaseException:
+            # write() itself runs signal handlers, when it has written: a record or nothing.
+            if len(counts) == booked and self._outgoing.pending > waiting:
+                counts.append(len(record))
+            raise
 
     def flush(self) -> bool:
         with self._tls_lock:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import socket
+import ssl
 import sys
 import threading
 
@@ -165,6 +167,10 @@ class Alarm:
         finally:
             self._armed = False
 
+    def aim(self, where):
+        """Say how the path of the code begins that ``during()`` interrupts."""
+        self._where = where
+
     def _ring(self, seconds, done):
         while not done.wait(seconds):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
@@ -279,3 +285,54 @@ def test_interrupts_at_any_moment_in_send_tear_nothing(plain, alarm):
         # In order, none twice, and none lost whose send() returned.
         assert numbers == sorted(set(numbers))
         assert set(returned) <= set(numbers)
+
+
+def test_interrupts_within_openssl_send_nothing_twice(tls, alarm):
+    # Its functions run signal handlers themselves, before they say what they have done.
+    alarm.aim(ssl.__file__)
+    signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+    with tls.pair(max_size=None, client={"compression": None}) as (client, server):
+        receiving = Task(list, server)
+        interrupts = number = 0
+        returned = []
+        while interrupts < 20:
+            number += 1
+            try:
+                alarm.during(client.send, number.to_bytes(4, "big") * 25_000)
+                returned.append(number)
+            except Interrupt:
+                interrupts += 1
+        client.close()
+        messages = receiving.result()
+        numbers = [int.from_bytes(message[:4], "big") for message in messages]
+        assert all(message == message[:4] * 25_000 for message in messages)
+        assert numbers == sorted(set(numbers))
+        assert set(returned) <= set(numbers)
+
+
+def test_interrupts_within_openssl_lose_no_message_silently(tls, alarm):
+    alarm.aim(ssl.__file__)
+    signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+    causes = []
+    for _ in range(5):
+        with tls.pair(max_size=None, compression=None) as (client, server):
+            sending = Task(_send_until_closed, server)
+            received, interrupts = [], 0
+            try:
+                while interrupts < 20:
+                    try:
+                        received.append(int.from_bytes(alarm.during(client.recv)[:4], "big"))
+                    except Interrupt:
+                        interrupts += 1
+            except ConnectionClosedError as exc:
+                causes.append(str(exc.__cause__))
+            client.close()
+            sending.result()
+            assert received == list(range(len(received)))
+    assert set(causes) <= {"input was lost in an interrupt"}
+
+
+def _send_until_closed(connection):
+    with contextlib.suppress(ConnectionClosed):
+        for number in itertools.count():
+            connection.send(number.to_bytes(4, "big") * 4000)
