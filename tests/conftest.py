@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import ssl
 import sys
 import threading
@@ -20,6 +21,10 @@ from syncws.service import service
 PATIENCE = 10  # seconds
 
 FD_DIR = "/proc/self/fd"
+
+# A shell that runs the suite in the background has it, and all its processes, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def open_descriptors():

@@ -24,7 +24,7 @@ set_hypothesis_home_dir(Path(os.devnull) / "hypothesis")
 # No deadline and no complaint of slowness: neither would say anything but how busy the machine is.
 settings.register_profile(
     "quick",
-    max_examples=40,
+    max_examples=32,
     derandomize=True,
     database=None,
     deadline=None,

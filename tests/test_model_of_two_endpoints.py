@@ -449,5 +449,5 @@ class TwoEndpoints(RuleBasedStateMachine):
 def test_two_endpoints_keep_to_the_model():
     steps = 50 if LONG else 35
     run_state_machine_as_test(
-        TwoEndpoints, settings=settings(examples(90), stateful_step_count=steps)
+        TwoEndpoints, settings=settings(examples(60), stateful_step_count=steps)
     )

@@ -663,7 +663,7 @@ handshake_fields = st.lists(
 )
 
 
-@examples(100)
+@examples(70)
 @given(handshake_fields, st.sampled_from([None, ["chat"]]))
 def test_any_request_is_answered(pairs, subprotocols):
     server = ServerHandshake(subprotocols=subprotocols, extensions=[PerMessageDeflate()])
@@ -681,7 +681,7 @@ def test_any_request_is_answered(pairs, subprotocols):
     assert parts_of(parser.feed(response.serialize())) == parts_of(response)
 
 
-@examples(100)
+@examples(70)
 @given(handshake_fields, st.sampled_from([None, ["chat"]]))
 def test_any_response_is_taken_or_refused(pairs, subprotocols):
     client = ClientHandshake(
