@@ -176,8 +176,8 @@ def test_many_tiny_fragments_take_linear_memory_and_one_buffer():
     assert message.data == b"x" * count
 
 
-def test_million_empty_fragments_make_one_empty_message():
-    count = 1_000_000
+def test_many_empty_fragments_make_one_empty_message():
+    count = 100_000
     data = frame(BINARY) + frame(CONT) * (count - 2) + frame(FIN)
     (message,) = messages(MessageAssembler(MIB), [data])
     assert message.data == b""
