@@ -132,7 +132,9 @@ class Server(socketserver.ThreadingTCPServer):
         self._waiting: list[int] = []
         self._signalled = False
         self._open_parts = [sock]  # emptied by the one thread that closes them
-        self._thread_failing = False  # accepting thread only: whether it was said in the log
+        # Accepting thread only: whether it was said in the log.
+        self._thread_failing = False
+        self._drain_said = False
         self._progress = Notifier()
 
     # What it is
@@ -517,6 +519,10 @@ class Server(socketserver.ThreadingTCPServer):
             return None
         if self._shared is not None:
             self._leave_newcomers()
+        if not self._drain_said:
+            self._drain_said = True
+            connections = len(self._admission.slots)
+            self.logger.info("server draining: no newcomers, %d connections go on", connections)
         if self._is_drained() or time.monotonic() >= drain.until:
             self._end_drain()
             return None

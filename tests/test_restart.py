@@ -20,8 +20,9 @@ from syncws import ConnectionClosedOK, connect
 PATIENCE = 20  # seconds; a process takes a while to start
 
 # A server on the socket that it inherits, or on a port. It prints its process id and its port
-# when it serves and takes care of signals. It answers with its process id, whether it drains, and
-# how many connections it has; "end" ends a drain period that would last longer than any test.
+# when it serves and takes care of signals. It answers with its process id, whether it drains and so
+# accepts no more, and how many connections it has; "end" ends a drain period that would last
+# longer than any test. Before, an attempt could be accepted only to be told 1001.
 SERVER = """
 import logging, os, sys
 from syncws import inherited_sockets, serve
@@ -30,16 +31,21 @@ class Ready(logging.Handler):
     def emit(self, record):
         if record.getMessage().startswith("server listening"):
             print(os.getpid(), server.server_address[1], flush=True)
+        if record.getMessage().startswith("server draining"):
+            self.draining = True
+
+ready = Ready()
+ready.draining = False
 
 def answer(connection):
     for message in connection:
         if message == "end":
             server.close()
         else:
-            connection.send(f"{os.getpid()} {server.is_draining:d} {server.stats()['total']}")
+            connection.send(f"{os.getpid()} {ready.draining:d} {server.stats()['total']}")
 
 logging.getLogger("syncws.server").setLevel(logging.INFO)
-logging.getLogger("syncws.server").addHandler(Ready())
+logging.getLogger("syncws.server").addHandler(ready)
 if len(sys.argv) > 1:
     server = serve(answer, "127.0.0.1", int(sys.argv[1]), reuse_port=True)
 else:
