@@ -15,7 +15,8 @@ copyright = "2026, syncws contributors"
 release = version = syncws.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+# The results are a part of the page on benchmarks.
+exclude_patterns = ["_build", "benchmarks/results.rst"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

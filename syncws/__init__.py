@@ -23,6 +23,7 @@ A client::
 
 from .activation import inherited_sockets
 from .auth import basic_auth
+from .backoff import backoff
 from .broadcast import BroadcastResult, broadcast
 from .client import ClientConnection, connect, unix_connect
 from .connection import Connection
@@ -43,6 +44,9 @@ from .exceptions import (
     InvalidParameterName,
     InvalidParameterValue,
     InvalidProtocol,
+    InvalidProxy,
+    InvalidProxyMessage,
+    InvalidProxyStatus,
     InvalidStatus,
     InvalidUpgrade,
     InvalidURI,
@@ -50,6 +54,7 @@ from .exceptions import (
     PayloadTooBig,
     PolicyViolation,
     ProtocolError,
+    ProxyError,
     RequestLineTooLong,
     SecurityError,
     StatusLineTooLong,
@@ -63,6 +68,7 @@ from .http11 import Request, Response
 from .opcodes import Close, CloseCode, Opcode, State
 from .permessage_deflate import PerMessageDeflate
 from .rates import RateLimit
+from .reconnecting import Reconnector, process_exception, reconnect, unix_reconnect
 from .reports import RunningHandler, ShutdownReport
 from .sending import Data, DataLike, PongWaiter
 from .server import Server
@@ -97,6 +103,9 @@ __all__ = [
     "InvalidParameterName",
     "InvalidParameterValue",
     "InvalidProtocol",
+    "InvalidProxy",
+    "InvalidProxyMessage",
+    "InvalidProxyStatus",
     "InvalidStatus",
     "InvalidURI",
     "InvalidUpgrade",
@@ -108,7 +117,9 @@ __all__ = [
     "PolicyViolation",
     "PongWaiter",
     "ProtocolError",
+    "ProxyError",
     "RateLimit",
+    "Reconnector",
     "Request",
     "RequestLineTooLong",
     "Response",
@@ -122,11 +133,15 @@ __all__ = [
     "TooManyHeaders",
     "WebSocketException",
     "__version__",
+    "backoff",
     "basic_auth",
     "broadcast",
     "connect",
     "inherited_sockets",
+    "process_exception",
+    "reconnect",
     "serve",
     "unix_connect",
+    "unix_reconnect",
     "unix_serve",
 ]

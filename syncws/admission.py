@@ -6,7 +6,7 @@ import collections
 import ipaddress
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from .ledger import Ledger
 from .sending import LoggerLike
@@ -53,12 +53,13 @@ def make_limits(
 class Slot:
     """A thread of the server, from before it starts until it ends, and its connection."""
 
-    __slots__ = ("address", "connection", "dropped", "late", "since", "sock")
+    __slots__ = ("address", "client", "connection", "dropped", "late", "since", "sock")
 
     def __init__(self, sock: Any, address: Any, late: bool) -> None:
         self.sock = sock
         self.address = address
         self.late = late  # accepted while the server was draining
+        self.client = ""  # what counts as one, for those who come through a trusted proxy
         self.dropped = False  # to make room for a newer connection
         self.since = time.monotonic()
         self.connection: Optional[ServerConnection] = None
@@ -68,17 +69,25 @@ class Admission:
     """
     The threads of a server, and whether there may be another one.
 
-    Thread safety: there is no lock; threads come and go by single, atomic operations.
+    Thread safety: threads come and go by single, atomic operations, without a lock.
     ``refusal()`` and ``enter()`` belong to the accepting thread.
 
     Args:
         limits: of the server.
         ledger: where it is counted whom they kept out.
         log: where it is said.
+        is_proxy: tells whether an address is a proxy's, and so stands for many clients.
     """
 
-    def __init__(self, limits: Limits, ledger: Ledger, log: LoggerLike) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        ledger: Ledger,
+        log: LoggerLike,
+        is_proxy: Callable[[Any], bool] = lambda address: False,
+    ) -> None:
         self.limits = limits
+        self._is_proxy = is_proxy
         self._ledger = ledger
         self._log = log
         self.slots: dict[threading.Thread, Slot] = {}
@@ -89,6 +98,8 @@ class Admission:
         # Accepting thread only; others tell it which hosts left.
         self._hosts: dict[str, int] = {}
         self._left: collections.deque[str] = collections.deque()
+        # Held while clients of proxies are counted; taken by threads of connections alone.
+        self._clients_lock = threading.Lock()
         self._reports: dict[str, _Report] = {}
 
     @property
@@ -100,7 +111,7 @@ class Admission:
         """Name the limit that keeps out a client, or make room for it and return ``None``."""
         limits = self.limits
         if limits.max_connections_per_ip is not None:
-            host = host_of(address)
+            host = self._host_of(address)
             self._forget_left()
             count = self._hosts.get(host, 0)
             if host and count >= limits.max_connections_per_ip:
@@ -116,7 +127,7 @@ class Admission:
     def enter(self, thread: threading.Thread, slot: Slot) -> None:
         """A thread is about to start."""
         if self.limits.max_connections_per_ip is not None:
-            host = host_of(slot.address)
+            host = self._host_of(slot.address)
             self._hosts[host] = self._hosts.get(host, 0) + 1
         self.slots[thread] = self._opening[thread] = slot
 
@@ -130,10 +141,34 @@ class Admission:
         slot = self.slots.pop(thread, None)
         self._dropped.pop(thread, None)
         if slot is not None and self.limits.max_connections_per_ip is not None:
-            self._left.append(host_of(slot.address))
+            self._left.append(self._host_of(slot.address))
+
+    def _host_of(self, address: Any) -> str:
+        """Whom a connection counts for when it is accepted; ``""`` for nobody."""
+        return "" if self._is_proxy(address) else host_of(address)
+
+    def admits(self, thread: threading.Thread, address: Any) -> bool:
+        """
+        Tell whether a client that came through a trusted proxy is within its limit.
+
+        Its address is known only when its proxy has said it, long after ``refusal()``.
+        """
+        limit = self.limits.max_connections_per_ip
+        host = host_of(address)
+        if limit is None or not host:
+            return True
+        slot = self.slots[thread]
+        with self._clients_lock:
+            count = sum(one.client == host for one in list(self.slots.values()))
+            if count < limit:
+                slot.client = host
+                return True
+        self.report("max_connections_per_ip", f"connections refused: there are {count} from {host}")
+        return False
 
     def forget(self) -> None:
         """Give back the descriptors in a forked child, which has none of the threads."""
+        self._clients_lock = threading.Lock()
         for slot in self.slots.values():
             if slot.connection is None:
                 slot.sock.close()
@@ -206,11 +241,15 @@ def host_of(address: Any) -> str:
     What counts as one client for ``max_connections_per_ip``.
 
     An IPv4 address, or the first 64 bits of an IPv6 address, which is what one
-    customer or one network has (RFC 6177 §2); ``""`` for Unix sockets.
+    customer or one network has (RFC 6177 §2); ``""`` for Unix sockets, and for
+    clients whose address a proxy hides.
     """
     if not isinstance(address, tuple):
         return ""
-    ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    try:
+        ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    except ValueError:
+        return ""
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
     if ip.ipv4_mapped is not None:

@@ -10,6 +10,8 @@ from .connection import Connection
 from .exceptions import ConnectionClosed
 from .opcodes import Close, CloseCode, Opcode
 from .sending import BytesLike, DataLike, Offer, SharedMessage
+from .speedups import message_block
+from .transport import JOIN_LIMIT
 
 __all__ = ["BroadcastResult", "broadcast"]
 
@@ -68,8 +70,14 @@ def broadcast(
     shared = _share(message, text)
     counts = dict.fromkeys(Offer, 0)
     full = []
+    block = message_block(shared.data, shared.is_text, JOIN_LIMIT)
+    sent = 0
     for connection in connections:
-        offer = connection.offer(shared)
+        waits = block is not None and connection.try_block(block)
+        if waits is True:
+            sent += 1
+            continue
+        offer = connection.offer(shared) if waits is False else connection.leave_to_service()
         if offer is Offer.FULL and on_full != "drop":
             full.append((connection, connection.progress))
         else:
@@ -83,7 +91,9 @@ def broadcast(
         else:
             counts[_offer_waiting(connection, shared, began, progress)] += 1
     dropped = counts[Offer.FULL] + counts[Offer.BUSY]
-    return BroadcastResult(counts[Offer.SENT], counts[Offer.QUEUED], dropped, counts[Offer.CLOSED])
+    return BroadcastResult(
+        sent + counts[Offer.SENT], counts[Offer.QUEUED], dropped, counts[Offer.CLOSED]
+    )
 
 
 def _share(message: DataLike, text: Optional[bool]) -> SharedMessage:

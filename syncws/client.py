@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import socket
-import ssl as ssl_module
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
+from .advice import advising, check_not_http2
+from .attempt import Attempt
 from .connection import Connection
 from .deadline import Deadline
+from .exceptions import InvalidStatus, SecurityError
 from .handshake import ClientHandshake
-from .headers import HeadersLike
+from .headers import Headers, HeadersLike, build_host
 from .http11 import Response, ResponseParser
 from .options import Compression, MaxSize, Options, choose_extensions, make_options
+from .redirects import is_same_origin, redirect, without_credentials
+from .routes import Path, Route, SSLOption, check_route, check_tcp_options
 from .sending import LoggerLike
-from .transport import PORTABLE_IO, TLSTransport, Transport
+from .transport import PORTABLE_IO, Transport
 from .uri import WebSocketURI, parse_uri
 from .version import __version__
 
@@ -58,6 +61,8 @@ class ClientConnection(Connection):
     def _read_response(self, parser: ResponseParser, deadline: Deadline) -> Response:
         while True:
             data = self._transport.receive_before(deadline, self.options.read_limit)
+            if not parser.started:
+                check_not_http2(data)
             response = parser.feed(data) if data else parser.feed_eof()
             if response is not None:
                 return response
@@ -68,7 +73,7 @@ def connect(
     *,
     # TCP/TLS
     sock: Optional[socket.socket] = None,
-    ssl: Optional[ssl_module.SSLContext] = None,
+    ssl: SSLOption = None,
     server_hostname: Optional[str] = None,
     # WebSocket
     origin: Optional[str] = None,
@@ -78,6 +83,11 @@ def connect(
     # HTTP
     additional_headers: Optional[HeadersLike] = None,
     user_agent_header: Optional[str] = USER_AGENT,
+    max_redirects: int = 10,
+    # Proxies
+    proxy: Union[str, bool, None] = True,
+    proxy_ssl: SSLOption = None,
+    proxy_server_hostname: Optional[str] = None,
     # Timeouts
     open_timeout: Optional[float] = 10,
     ping_interval: Optional[float] = 20,
@@ -109,7 +119,8 @@ def connect(
     Args:
         uri: ``ws://`` or ``wss://``, with ``user:password@`` for basic authentication.
         sock: connected socket to use; taken over.
-        ssl: TLS configuration; default: that of :func:`ssl.create_default_context`.
+        ssl: TLS configuration for ``wss://``; ``None`` or ``True``: that of
+            :func:`ssl.create_default_context`.
         server_hostname: name to check the certificate against; default: that of the URI.
         origin: value of the Origin header.
         extensions: factories of further extensions.
@@ -117,7 +128,18 @@ def connect(
         compression: ``"deflate"``, ``None``, or a configured :class:`PerMessageDeflate`.
         additional_headers: further headers of the request.
         user_agent_header: value of the User-Agent header; ``None`` for none.
-        open_timeout: seconds for connecting, TLS and opening handshake together.
+        max_redirects: HTTP redirects to follow at most; 0 for none. Credentials (of the URI,
+            and Authorization, Cookie and Proxy-Authorization of ``additional_headers``) are not
+            sent to another scheme, host or port. ``wss`` never leads to ``ws``.
+        proxy: ``True`` takes it from the environment (``https_proxy``, ``no_proxy`` and others),
+            or from the operating system; ``None`` connects directly. Otherwise
+            ``http://user:password@host:port``, or with ``https``, ``socks4``, ``socks4a``,
+            ``socks5`` or ``socks5h``; SOCKS needs the package ``python-socks``. With a socket
+            of your own, or a Unix socket, there is no proxy.
+        proxy_ssl: TLS configuration for an ``https://`` proxy; as ``ssl``.
+        proxy_server_hostname: name to check the proxy's certificate against; default: its host.
+        open_timeout: seconds for all of it: finding the addresses, connecting to one, proxy,
+            TLS, opening handshake, redirects; ``None`` for no limit.
         ping_interval: seconds between keepalive pings; ``None`` for none.
         ping_timeout: seconds without life after a ping until the connection is failed with 1011;
             ``None`` for never.
@@ -128,57 +150,138 @@ def connect(
             it: 1008.
         max_queue: messages that may wait for the application; beyond, TCP holds the peer back.
         max_queue_bytes: the same in bytes; one message always fits.
-        read_limit: bytes of one read.
+        read_limit: bytes of one read, besides the header of a frame.
         write_limit: bytes that may wait for a slow peer before ``send()`` waits for room.
         logger: default: ``logging.getLogger("syncws.client")``.
         create_connection: subclass of :class:`ClientConnection` to use.
-        kwargs: further arguments of :func:`socket.create_connection`, such as ``source_address``.
+        kwargs: as for :func:`socket.create_connection`: ``source_address``, a host and port to
+            connect from; ``timeout``, seconds for each address of the host at most; ``address``,
+            a host and port to connect to instead of those of the URI.
 
     Raises:
         InvalidURI: the URI is not a WebSocket URI.
+        InvalidProxy: the proxy is not one.
         InvalidHandshake: the server refused, or broke the protocol; see its subclasses.
+        ProxyError: the proxy refused; an :exc:`InvalidHandshake`.
+        SecurityError: there were too many redirects, or one to ``ws``; an
+            :exc:`InvalidHandshake`.
         TimeoutError: it took longer than ``open_timeout``.
         OSError: the connection failed.
         ssl.SSLError: TLS failed.
+        ValueError: options contradict each other or the URI, or a redirect leads away from
+            the socket or address that was given.
+        ImportError: a SOCKS proxy needs ``python-socks``.
     """
     ws_uri = parse_uri(uri)
-    if not ws_uri.secure and ssl is not None:
-        raise ValueError("ssl argument is incompatible with a ws:// URI")
-    handshake = ClientHandshake(
-        ws_uri,
-        origin=origin,
-        extensions=choose_extensions(compression, extensions),
-        subprotocols=subprotocols,
-        additional_headers=additional_headers,
-        user_agent_header=user_agent_header,
-    )
-    options = make_options(
-        max_size=max_size,
-        max_empty_fragments=max_empty_fragments,
-        max_queue=max_queue,
-        max_queue_bytes=max_queue_bytes,
-        read_limit=read_limit,
-        write_limit=write_limit,
-        ping_interval=ping_interval,
-        ping_timeout=ping_timeout,
-        close_timeout=close_timeout,
-        send_timeout=send_timeout,
-    )
+    if max_redirects < 0:
+        raise ValueError(f"max_redirects must be at least 0, not {max_redirects}")
     create = create_connection or ClientConnection
-    deadline = Deadline(open_timeout)
-    sock = _open_socket(ws_uri, sock, deadline, kwargs)
-    try:
-        transport = _make_transport(sock, ws_uri, ssl, server_hostname, create.portable_io)
-        connection = create(transport, options, logger or logging.getLogger("syncws.client"))
-        connection.handshake(handshake, deadline)
-    except BaseException:
-        sock.close()
-        raise
-    return connection
+    # Of unix_connect() and of reconnect(); not for applications.
+    unix_path, attempt = kwargs.pop("unix_path", None), kwargs.pop("attempt", None)
+    opener = _Opener(
+        route=Route(
+            sock,
+            unix_path,
+            ssl,
+            server_hostname,
+            proxy,
+            proxy_ssl,
+            proxy_server_hostname,
+            user_agent_header,
+            create.portable_io,
+            check_tcp_options(kwargs),
+        ),
+        offer={
+            "origin": origin,
+            "extensions": choose_extensions(compression, extensions),
+            "subprotocols": subprotocols,
+            "user_agent_header": user_agent_header,
+        },
+        create=create,
+        options=make_options(
+            max_size=max_size,
+            max_empty_fragments=max_empty_fragments,
+            max_queue=max_queue,
+            max_queue_bytes=max_queue_bytes,
+            read_limit=read_limit,
+            write_limit=write_limit,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            send_timeout=send_timeout,
+        ),
+        logger=logger or logging.getLogger("syncws.client"),
+    )
+    check_route(opener.route, ws_uri.secure)
+    headers = Headers() if additional_headers is None else Headers(additional_headers)
+    return opener.follow(ws_uri, headers, max_redirects, attempt or Attempt(open_timeout))
+
+
+class _Opener(NamedTuple):
+    """The options of ``connect()``, as its steps need them."""
+
+    route: Route
+    offer: dict[str, Any]
+    create: type[ClientConnection]
+    options: Options
+    logger: LoggerLike
+
+    def follow(
+        self, uri: WebSocketURI, headers: Headers, max_redirects: int, attempt: Attempt
+    ) -> ClientConnection:
+        """Open a connection, where redirects lead to."""
+        opener = self
+        for count in range(max_redirects + 1):
+            try:
+                return opener.open(uri, headers, attempt)
+            except InvalidStatus as exc:
+                target = redirect(uri, exc.response)
+                if target is None or max_redirects == 0:
+                    raise
+                if count == max_redirects:
+                    raise SecurityError(f"more than {max_redirects} redirects") from exc
+                opener, headers = opener._redirected(uri, target, headers)
+            uri = target
+        raise AssertionError  # the last round returns or raises
+
+    def _redirected(
+        self, uri: WebSocketURI, target: WebSocketURI, headers: Headers
+    ) -> tuple[_Opener, Headers]:
+        """Options and headers for a redirect; those of the origin stay there."""
+        name = build_host(target.host, target.port, target.secure)
+        if self.route.sock is not None:
+            raise ValueError(f"cannot follow a redirect to {name} with a socket of your own")
+        self.logger.info("%s redirects to %s", uri.host, name)
+        if is_same_origin(uri, target):
+            return self, headers
+        if self.route.is_given:
+            raise ValueError(
+                f"cannot follow a redirect to {name} with a Unix socket or an explicit address"
+            )
+        return self._replace(route=self.route._replace(server_hostname=None)), without_credentials(
+            headers
+        )
+
+    def open(self, uri: WebSocketURI, headers: Headers, attempt: Attempt) -> ClientConnection:
+        """Open a connection, and follow no redirect."""
+        handshake = ClientHandshake(uri, additional_headers=headers, **self.offer)
+        transport = self.route.open(uri, attempt)
+        connection: Optional[ClientConnection] = None
+        try:
+            with attempt.watching(transport.sock), advising(uri):
+                connection = self.create(transport, self.options, self.logger)
+                connection.handshake(handshake, attempt.deadline)
+        except BaseException:
+            if connection is not None and connection.is_open:
+                connection.abort()  # the service thread looks after it already
+            else:
+                transport.close()
+            raise
+        return connection
 
 
 def unix_connect(
-    path: Union[str, bytes, os.PathLike[str], None] = None,
+    path: Path = None,
     uri: Optional[str] = None,
     **kwargs: Any,
 ) -> ClientConnection:
@@ -198,61 +301,3 @@ def unix_connect(
     if uri is None:
         uri = "ws://localhost/" if kwargs.get("ssl") is None else "wss://localhost/"
     return connect(uri, unix_path=path, **kwargs)
-
-
-def _open_socket(
-    uri: WebSocketURI, sock: Optional[socket.socket], deadline: Deadline, kwargs: dict[str, Any]
-) -> socket.socket:
-    unix_path = kwargs.pop("unix_path", None)
-    if sock is not None:
-        return sock
-    if unix_path is None:
-        return _connect_to(uri.host, uri.port, deadline, kwargs)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(deadline.remaining())
-        sock.connect(os.fspath(unix_path))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _connect_to(host: str, port: int, deadline: Deadline, kwargs: dict[str, Any]) -> socket.socket:
-    """Connect to the first address of a host that answers, all under one deadline."""
-    error: Optional[OSError] = None
-    host, port = kwargs.pop("address", (host, port))
-    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        if deadline.expired():
-            raise TimeoutError(f"timed out while connecting to {host}") from error
-        try:
-            options = {"timeout": deadline.remaining(), **kwargs}
-            return socket.create_connection((_numeric_host(address), port), **options)
-        except OSError as exc:
-            error = exc
-    raise error or OSError(f"no address found for {host}")
-
-
-def _numeric_host(address: tuple[Any, ...]) -> str:
-    """The host of a resolved address, with the zone of a link-local one (RFC 4007 §11)."""
-    host = str(address[0])
-    zone = address[3] if len(address) == 4 else 0
-    return f"{host}%{zone}" if zone and "%" not in host else host
-
-
-def _make_transport(
-    sock: socket.socket,
-    uri: WebSocketURI,
-    ssl: Optional[ssl_module.SSLContext],
-    server_hostname: Optional[str],
-    portable: bool,
-) -> Transport:
-    if not uri.secure:
-        return Transport(sock, portable=portable)
-    return TLSTransport(
-        sock,
-        ssl or ssl_module.create_default_context(),
-        server_side=False,
-        server_hostname=server_hostname or uri.host,
-        portable=portable,
-    )

@@ -33,7 +33,7 @@ from .http11 import Request, Response
 from .locks import Hold
 from .opcodes import Close, CloseCode, Opcode, State
 from .options import Options
-from .protocol import Inbound, Outbound, Phase, explain_failure, own_close
+from .protocol import Inbound, Outbound, explain_failure, own_close
 from .queues import OutFrame
 from .rates import Meter
 from .receiving import DRAIN_EAGERLY, LEAVE_TIMEOUT, MAX_STEPS, Receiving
@@ -58,6 +58,28 @@ class Connection(Receiving):
     Thread safety: every method may be called from any thread at any time, also while another
     thread is in the same method. Each message goes to exactly one ``recv()``.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_blocked_at_ping",
+        "_close_request",
+        "_gone_at",
+        "_keepalive_due",
+        "_keepalive_ping",
+        "_next_ping",
+        "_pinged_at",
+        "_received_at_ping",
+        "_released",
+        "_sends_at_ping",
+        "_sent_at_ping",
+        "_takes_seen",
+        "opened_at",
+        "request",
+        "requested",
+        "response",
+        "subprotocol",
+        "watched",
+    )
 
     # How long after an error of the peer the application may take to answer the messages that
     # came before it; in seconds.
@@ -89,8 +111,9 @@ class Connection(Receiving):
         self._keepalive_due = float("inf")
         self._next_ping = float("inf")
         self._pinged_at: Optional[float] = None
-        self._reads_at_ping = 0
+        self._received_at_ping = 0
         self._sends_at_ping = 0
+        self._sent_at_ping = 0
         self._blocked_at_ping = False
         self._keepalive_ping = b""
 
@@ -180,7 +203,7 @@ class Connection(Receiving):
         and for the kernel; ``latency`` is in seconds.
         """
         return {
-            "messages_received": self._received_messages,
+            "messages_received": self._received_messages + self._whole_messages,
             "messages_sent": self._sent_messages,
             "messages_dropped": self._dropped_messages,
             "bytes_received": self._received_bytes,
@@ -313,24 +336,25 @@ class Connection(Receiving):
             max_empty=options.max_empty_fragments,
             extensions=extensions,
         )
+        self._hungry = not leftover
         if leftover:
             self._inbound.feed(leftover)
-        self._outbound = Outbound(masked=self.is_client, extensions=extensions, random=os.urandom)
+        if extensions:
+            self._outbound = Outbound(
+                masked=self.is_client, extensions=extensions, random=os.urandom
+            )
+        self._is_simple_sender = (
+            self._transport.direct and self._outbound.shareable and self._outbound.codec is None
+        )
+        self._look_at_rest()
         if options.rate_limit is not None:
             self._meter = Meter(options.rate_limit, time.monotonic())
         if options.ping_interval is not None:
             self._next_ping = self._keepalive_due = time.monotonic() + options.ping_interval
-        self._transport.set_user_timeout(self._user_timeout())
+        self._transport.set_user_timeout(options.user_timeout)
         self.opened_at = time.monotonic()
         self._opened = True
         service.add(self)
-
-    def _user_timeout(self) -> Optional[float]:
-        """A backstop: the kernel gives up later than keepalive and send_timeout do."""
-        interval, timeout = self.options.ping_interval, self.options.ping_timeout
-        if interval is None or timeout is None or self.options.send_timeout is None:
-            return None
-        return max(interval + timeout, self.options.send_timeout) + 1
 
     # For a forked child
 
@@ -363,7 +387,7 @@ class Connection(Receiving):
             and not self._outbox.waiting
             and self._outbox.settled
             and self._close_request is None
-            and self._closing.phase is Phase.OPEN
+            and self._closing.open
         )
 
     def attend(self, now: float) -> int:
@@ -410,7 +434,7 @@ class Connection(Receiving):
         return watch
 
     def _attend_closing(self, now: float) -> None:
-        if self._close_request is not None and self._closing.phase is Phase.OPEN:
+        if self._close_request is not None and self._closing.open:
             self._begin_close(self._close_request)
         if self._close_by is not None and now >= self._close_by:
             self.break_off(TimeoutError("timed out while closing the connection"))
@@ -424,8 +448,9 @@ class Connection(Receiving):
 
     def _read_ahead(self) -> int:
         """Read for an application that is busy with something else."""
-        away = self._takes == self._takes_seen or any(map(is_alive, self._pollers))
-        self._takes_seen = self._takes
+        takes = self._takes + self._whole_messages
+        away = takes == self._takes_seen or any(map(is_alive, self._pollers))
+        self._takes_seen = takes
         if not away and not self._closing.over and self._broken is None:
             return 0
         if not self._reader.acquire(blocking=False):
@@ -453,7 +478,7 @@ class Connection(Receiving):
         if self._peer_error is not None:
             return self._fail_late(self._peer_error)
         ignored = 0
-        while self._inbox.has_room() or self._closing.phase is not Phase.OPEN:
+        while self._inbox.has_room() or not self._closing.open:
             if self._meter is not None and self._is_held_back(self._meter):
                 return False
             message = self._decode(busy=True)
@@ -475,14 +500,15 @@ class Connection(Receiving):
         That is when the application comes back to ``recv()``, or if it does not seem to.
         """
         waited = time.monotonic() - self._peer_error_at
-        answered = waited > self.answer_time or not (self._inbox.count or self._takes)
-        if answered or self._closing.phase is not Phase.OPEN:
+        takes = self._takes + self._whole_messages
+        answered = waited > self.answer_time or not (self._inbox.count or takes)
+        if answered or not self._closing.open:
             self._fail(explain_failure(exc), exc)
         return self._closing.over
 
     def _keepalive(self, now: float) -> None:
         """Ping at intervals, and fail the connection when no life follows."""
-        if now < self._keepalive_due or self._closing.phase is not Phase.OPEN:
+        if now < self._keepalive_due or not self._closing.open:
             return
         if self._peer_error is not None:
             return  # nothing of the peer is read any more
@@ -505,7 +531,7 @@ class Connection(Receiving):
 
     def _has_lived(self) -> bool:
         """Tell whether the peer gave a sign of life since the ping."""
-        if self._reads != self._reads_at_ping or self._transport.has_input():
+        if self._received_bytes != self._received_at_ping or self._transport.has_input():
             return True
         # The ping waits behind a message, for which the peer makes room, if slowly.
         return self._blocked_at_ping and self._transport.sends != self._sends_at_ping
@@ -513,13 +539,14 @@ class Connection(Receiving):
     def _send_keepalive(self, now: float) -> None:
         assert self.options.ping_interval is not None
         self._next_ping = now + self.options.ping_interval
+        self._free_deflater()
         if self._pinged_at is None:
             self._pinged_at = now
-            self._reads_at_ping = self._reads
+            self._received_at_ping = self._received_bytes
             self._sends_at_ping = self._transport.sends
             self._blocked_at_ping = self._outbox.waiting > 0
         with self._outbound_lock:
-            if self._closing.phase is not Phase.OPEN:
+            if not self._closing.open:
                 return
             # Of pings that are never answered, one is remembered.
             self._pings.pop(self._keepalive_ping, None)
@@ -529,3 +556,12 @@ class Connection(Receiving):
             if not self._outbox.waiting:
                 self._outbox.put_control(OutFrame(ping))
                 self._flush()
+
+    def _free_deflater(self) -> None:
+        """Give back the memory of a deflater that was not used since the last ping."""
+        codec = self._outbound.codec
+        unused = self._sent_messages == self._sent_at_ping
+        self._sent_at_ping = self._sent_messages
+        if codec is not None and unused and self._deflate_lock.acquire(blocking=False):
+            codec.reset_deflater()
+            self._deflate_lock.release()

@@ -8,12 +8,16 @@ Everything that syncws raises on its own account.
         ConnectionClosedOK        ... with 1000, 1001 or no code
         ConnectionClosedError     ... with an error, or without a closing handshake
       InvalidURI                  the argument of connect()
+      InvalidProxy                the proxy that connect() was given, or found in the environment
       InvalidHandshake            the opening handshake failed
         InvalidMessage            not HTTP/1.1 as RFC 9112 has it
         SecurityError             ... or over a limit
           RequestLineTooLong, StatusLineTooLong, HeaderLineTooLong, TooManyHeaders
         InvalidMethod, InvalidProtocol
         InvalidStatus             the server answered with another status than 101
+        ProxyError                a proxy did not connect to the server
+          InvalidProxyMessage     ... its answer is not HTTP
+          InvalidProxyStatus      ... it refused with an HTTP status
         InvalidHeader             missing, malformed or of a wrong value
           InvalidHeaderFormat, InvalidHeaderValue, InvalidOrigin, InvalidUpgrade
         NegotiationError          of extensions or of a subprotocol
@@ -48,6 +52,9 @@ __all__ = [
     "InvalidParameterName",
     "InvalidParameterValue",
     "InvalidProtocol",
+    "InvalidProxy",
+    "InvalidProxyMessage",
+    "InvalidProxyStatus",
     "InvalidStatus",
     "InvalidURI",
     "InvalidUpgrade",
@@ -55,6 +62,7 @@ __all__ = [
     "PayloadTooBig",
     "PolicyViolation",
     "ProtocolError",
+    "ProxyError",
     "RequestLineTooLong",
     "SecurityError",
     "StatusLineTooLong",
@@ -123,6 +131,18 @@ class InvalidURI(WebSocketException):
         return f"{self.uri} isn't a valid URI: {self.msg}"
 
 
+class InvalidProxy(WebSocketException):
+    """The proxy of ``connect()`` is not one; its password is left out of the message."""
+
+    def __init__(self, proxy: str, msg: str) -> None:
+        super().__init__(proxy, msg)
+        self.proxy = proxy
+        self.msg = msg
+
+    def __str__(self) -> str:
+        return f"{self.proxy} isn't a valid proxy: {self.msg}"
+
+
 class InvalidHandshake(WebSocketException):
     """The opening handshake failed (RFC 6455 §4)."""
 
@@ -186,7 +206,53 @@ class InvalidStatus(InvalidHandshake):
         self.response = response
 
     def __str__(self) -> str:
-        return f"server rejected WebSocket connection: HTTP {self.response.status_code:d}"
+        return f"server rejected WebSocket connection: {_explain_status(self.response, _ADVICE)}"
+
+
+class ProxyError(InvalidHandshake):
+    """A proxy could not be used, or did not connect to the server."""
+
+
+class InvalidProxyMessage(ProxyError):
+    """The answer of an HTTP proxy is not well-formed HTTP/1.1 (RFC 9112)."""
+
+
+class InvalidProxyStatus(ProxyError):
+    """
+    An HTTP proxy refused to connect to the server (RFC 9110 §9.3.6).
+
+    Attributes:
+        response: the head of its response.
+    """
+
+    def __init__(self, response: Any) -> None:
+        super().__init__(response)
+        self.response = response
+
+    def __str__(self) -> str:
+        return f"proxy rejected connection: {_explain_status(self.response, _PROXY_ADVICE)}"
+
+
+# What a newcomer can do about a status, where that is not plain.
+_ADVICE = {
+    200: "this is a page of a web server; is the path that of a WebSocket?",
+    401: "the server wants credentials, such as ws://user:password@host/",
+    403: "the server may want another origin, or credentials",
+    404: "is the path right?",
+    426: "the server wants another protocol or version",
+}
+_PROXY_ADVICE = {407: "the proxy wants credentials: http://user:password@host:port"}
+
+
+def _explain_status(response: Any, advice: dict[int, str]) -> str:
+    """The status of a response, the first line of its body if that is text, and advice."""
+    text = f"HTTP {response.status_code:d}"
+    body: bytes = getattr(response, "body", b"")
+    line = body.lstrip().partition(b"\n")[0].strip()[:100].decode("ascii", "replace")
+    if line.isprintable() and not line.startswith("<"):
+        text += f": {line}" if line else ""
+    hint = advice.get(response.status_code)
+    return f"{text} ({hint})" if hint else text
 
 
 class InvalidHeader(InvalidHandshake):

@@ -6,8 +6,8 @@ import functools
 from typing import NamedTuple, NoReturn, Optional
 
 from .exceptions import ProtocolError
-from .masking import apply_mask
 from .opcodes import Close, Opcode, is_sendable_close_code
+from .speedups import apply_mask, whole_frame
 
 __all__ = [
     "Frame",
@@ -31,6 +31,9 @@ CONTROL = 0x08
 
 # RFC 6455 §5.5: control frames have at most 125 bytes, and are never fragmented.
 MAX_CONTROL_PAYLOAD = 125
+
+# RFC 6455 §5.2: with a length of 64 bits and a masking key.
+MAX_HEADER = 14  # bytes
 
 _OPCODES = frozenset(int(opcode) for opcode in Opcode)
 
@@ -164,13 +167,15 @@ class FrameDecoder:
         rsv_cont: the same for continuation frames; none for RFC 7692 §6.1.
     """
 
-    __slots__ = ("_buffer", "_head", "_heads", "_key", "_masked", "_pos", "_remaining")
+    __slots__ = ("_head", "_heads", "_key", "_remaining", "buffer", "masked", "pos")
 
     def __init__(self, masked: bool, rsv: int = 0, rsv_cont: int = 0) -> None:
-        self._masked = MASK if masked else 0
+        # The mask bit of all frames.
+        self.masked = MASK if masked else 0
         self._heads = _valid_heads(rsv, rsv_cont)
-        self._buffer = b""
-        self._pos = 0
+        # Input, and how much of it has been decoded; empty when that is all.
+        self.buffer = b""
+        self.pos = 0
         # Of the data frame whose payload is being read:
         self._remaining = 0
         self._head = 0
@@ -178,10 +183,10 @@ class FrameDecoder:
 
     def feed(self, data: bytes) -> None:
         """Take input; to be called when ``next()`` returned ``None``."""
-        if self._pos < len(self._buffer):
-            data = self._buffer[self._pos :] + data
-        self._buffer = data
-        self._pos = 0
+        if self.pos < len(self.buffer):
+            data = self.buffer[self.pos :] + data
+        self.buffer = data
+        self.pos = 0
 
     def next(self) -> Optional[Piece]:
         """
@@ -192,17 +197,25 @@ class FrameDecoder:
         """
         if self._remaining:
             return self._next_piece()
-        buffer = self._buffer
-        pos = self._pos
+        frame = whole_frame(self.buffer, self.pos, self.masked, self._heads)
+        if frame is None:
+            return self._next_in_parts()
+        head, payload, self.pos = frame
+        return head, payload, len(payload), True
+
+    def _next_in_parts(self) -> Optional[Piece]:
+        """Decode the header of a frame that is not whole, or not allowed."""
+        buffer = self.buffer
+        pos = self.pos
         available = len(buffer) - pos
         if available < 2:
             if not available:
-                self._release()
+                self.release()
             return None
         head = buffer[pos]
         second = buffer[pos + 1]
         length = second & LENGTH_BITS
-        if head not in self._heads or (second ^ self._masked) & MASK:
+        if not self._heads[head] or (second ^ self.masked) & MASK:
             self._refuse(head)
         start = pos + 2
         if length > MAX_CONTROL_PAYLOAD:
@@ -212,31 +225,23 @@ class FrameDecoder:
             if len(buffer) < start:
                 return None
             length = _extended_length(length, buffer[pos + 2 : start])
-        if self._masked:
+        key = b""
+        if self.masked:
             key = buffer[start : start + 4]
             start += 4
-            if len(buffer) < start:
-                return None
-        stop = start + length
-        if stop > len(buffer):
-            if head & CONTROL:
-                return None
-            return self._first_piece(head, key if self._masked else b"", start, length)
-        payload = buffer[start:stop]
-        if self._masked:
-            payload = apply_mask(payload, key)
-        self._pos = stop
-        return head, payload, length, True
+        if len(buffer) < start or head & CONTROL:
+            return None
+        return self._first_piece(head, key, start, length)
 
-    def _release(self) -> None:
+    def release(self) -> None:
         """Let go of a buffer that has been used up: idle connections keep nothing."""
-        self._buffer = b""
-        self._pos = 0
+        self.buffer = b""
+        self.pos = 0
 
     def _first_piece(self, head: int, key: bytes, start: int, length: int) -> Piece:
         """Begin a data frame that is not whole in the buffer."""
-        payload = self._buffer[start:]
-        self._release()
+        payload = self.buffer[start:]
+        self.release()
         self._head = head
         self._key = key
         self._remaining = length
@@ -244,18 +249,18 @@ class FrameDecoder:
 
     def _next_piece(self) -> Optional[Piece]:
         """Continue the payload of a data frame."""
-        buffer = self._buffer
-        payload = buffer[self._pos : self._pos + self._remaining]
+        buffer = self.buffer
+        payload = buffer[self.pos : self.pos + self._remaining]
         if not payload:
-            self._release()
+            self.release()
             return None
-        self._pos += len(payload)
+        self.pos += len(payload)
         return self._piece(payload, -1)
 
     def _piece(self, payload: bytes, length: int) -> Piece:
         size = len(payload)
         self._remaining -= size
-        if self._masked:
+        if self.masked:
             key = self._key
             payload = apply_mask(payload, key)
             shift = size & 3
@@ -267,7 +272,7 @@ class FrameDecoder:
         opcode = head & OPCODE_BITS
         if opcode not in _OPCODES:
             raise ProtocolError("invalid opcode")
-        if head in self._heads:
+        if self._heads[head]:
             raise ProtocolError("incorrect masking")
         if opcode & CONTROL and not head & FIN:
             raise ProtocolError("fragmented control frame")
@@ -275,8 +280,8 @@ class FrameDecoder:
 
 
 @functools.cache
-def _valid_heads(rsv: int, rsv_cont: int) -> frozenset[int]:
-    """All values of the first byte that are allowed."""
+def _valid_heads(rsv: int, rsv_cont: int) -> bytes:
+    """Table that tells for each value of the first byte whether it is allowed."""
     allowed = {
         Opcode.CONT: rsv_cont,
         Opcode.TEXT: rsv,
@@ -285,12 +290,11 @@ def _valid_heads(rsv: int, rsv_cont: int) -> frozenset[int]:
         Opcode.PING: 0,
         Opcode.PONG: 0,
     }
-    return frozenset(
-        head
-        for head in range(256)
-        if (opcode := head & OPCODE_BITS) in _OPCODES
+    return bytes(
+        (opcode := head & OPCODE_BITS) in _OPCODES
         and not (head & RSV_BITS) & ~allowed[Opcode(opcode)]
-        and (head & FIN or not opcode & CONTROL)
+        and bool(head & FIN or not opcode & CONTROL)
+        for head in range(256)
     )
 
 

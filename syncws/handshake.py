@@ -7,13 +7,16 @@ No I/O: requests and responses come and go as values.
 from __future__ import annotations
 
 import base64
+import binascii
 import email.utils
+import functools
 import hashlib
 import http
 import ipaddress
 import os
 import re
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import Any, Callable, Optional, Protocol, Union
 
 from .exceptions import (
@@ -65,6 +68,8 @@ __all__ = [
 SAME_HOST = "same-host"
 """Allows pages of the host that the request was sent to, and clients that are no browsers."""
 
+_SAME_HOST_ONLY = (SAME_HOST,)
+
 Origins = Union[str, Sequence[Union[str, "re.Pattern[str]", None]], None]
 """Type of the ``origins`` option; the only ``str`` that is one by itself is ``SAME_HOST``."""
 
@@ -77,6 +82,9 @@ _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 _HOST = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[-A-Za-z0-9._~!$&'()*+,;=%]+)(?::[0-9]*)?")
 # RFC 6454 §6.2: scheme "://" host [ ":" port ]
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(.+)")
+
+# Longest host that is kept in a cache, in characters; names have 253 at most (RFC 1035 §2.3.4).
+_MAX_CACHED_HOST = 300
 
 # Headers that the client's handshake sets, or that would end or prolong its request.
 _RESERVED_HEADERS = {
@@ -146,7 +154,26 @@ class ClientExtensionFactory(Protocol):
 def accept_key(key: str) -> str:
     """Return the Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 §4.2.2)."""
     digest = hashlib.sha1(f"{key}{_GUID}".encode("ascii"), usedforsecurity=False).digest()
-    return base64.b64encode(digest).decode("ascii")
+    return binascii.b2a_base64(digest, newline=False).decode("ascii")
+
+
+class _Clock:
+    """The time as the Date header has it (RFC 9110 §5.6.7), made once for each second."""
+
+    def __init__(self) -> None:
+        self._made = (datetime.min, "")
+
+    def date(self) -> str:
+        """The current time. Any thread may call it."""
+        now = datetime.now(timezone.utc).replace(microsecond=0)
+        made = self._made
+        if made[0] != now:
+            # In one atomic store, so that no thread sees half of it.
+            self._made = made = (now, email.utils.format_datetime(now, usegmt=True))
+        return made[1]
+
+
+_clock = _Clock()
 
 
 def reject(status: int, text: str) -> Response:
@@ -163,7 +190,7 @@ def reject(status: int, text: str) -> Response:
     status = http.HTTPStatus(status)
     body = text.encode()
     headers = Headers()
-    headers["Date"] = email.utils.formatdate(usegmt=True)
+    headers["Date"] = _clock.date()
     headers["Connection"] = "close"
     headers["Content-Length"] = str(len(body))
     headers["Content-Type"] = "text/plain; charset=utf-8"
@@ -215,26 +242,27 @@ def origin_advice(origin: Optional[str]) -> str:
 
 def _single(headers: Headers, name: str) -> str:
     """Return the value of a header that must occur once."""
-    values = headers.get_all(name)
-    if not values:
-        raise InvalidHeader(name)
-    if len(values) > 1:
-        raise InvalidHeader(name, "multiple values")
-    return values[0]
+    value = headers.find(name)
+    if isinstance(value, str):
+        return value
+    raise InvalidHeader(name, "multiple values" if value else None)
 
 
 def _joined(headers: Headers, name: str) -> Optional[str]:
     """Return a list-based header, of which each line has a part (RFC 9110 §5.3)."""
-    values = headers.get_all(name)
-    return ", ".join(values) if values else None
+    value = headers.find(name)
+    return ", ".join(value) if isinstance(value, list) else value
 
 
 def _check_upgrade(headers: Headers) -> list[str]:
     """Check Connection and Upgrade; return the protocols of the latter."""
-    connection = parse_connection(_joined(headers, "Connection") or "")
+    options, protocols = _joined(headers, "Connection"), _joined(headers, "Upgrade")
+    if protocols == "websocket" and options in ("Upgrade", "keep-alive, Upgrade"):
+        return [protocols]  # the common cases, without the grammar
+    connection = parse_connection(options or "")
     if not any(option.lower() == "upgrade" for option in connection):
         raise InvalidUpgrade("Connection", excerpt(", ".join(connection)) or None)
-    upgrade = parse_upgrade(_joined(headers, "Upgrade") or "")
+    upgrade = parse_upgrade(protocols or "")
     if not any(protocol.lower() == "websocket" for protocol in upgrade):
         raise InvalidUpgrade("Upgrade", excerpt(", ".join(upgrade)) or None)
     return upgrade
@@ -242,6 +270,12 @@ def _check_upgrade(headers: Headers) -> list[str]:
 
 def _canonical_host(authority: str) -> Optional[str]:
     """Return the host of ``host[:port]`` in a form to compare; ``None`` if malformed."""
+    if len(authority) > _MAX_CACHED_HOST:
+        return _find_canonical_host(authority)
+    return _cached_canonical_host(authority)
+
+
+def _find_canonical_host(authority: str) -> Optional[str]:
     match = _HOST.fullmatch(authority)
     if match is None:
         return None
@@ -252,6 +286,10 @@ def _canonical_host(authority: str) -> Optional[str]:
         return f"[{ipaddress.IPv6Address(host[1:-1])}]"
     except ValueError:
         return None
+
+
+# A server has few names; clients that invent some find others' gone from the cache, no more.
+_cached_canonical_host = functools.lru_cache(maxsize=64)(_find_canonical_host)
 
 
 # The server
@@ -273,6 +311,7 @@ class ServerHandshake:
 
     Attributes:
         exception: why the request was refused, or ``None``.
+        accepted: the 101 that was returned, or ``None``.
         extensions: extensions that are in use on the connection, in order.
         subprotocol: the subprotocol of the connection, or ``None``.
 
@@ -296,6 +335,7 @@ class ServerHandshake:
         self._available_subprotocols = subprotocols or ()
         self._select_subprotocol = select_subprotocol
         self.exception: Optional[InvalidHandshake] = None
+        self.accepted: Optional[Response] = None
         self.extensions: list[Any] = []
         self.subprotocol: Optional[str] = None
 
@@ -321,15 +361,19 @@ class ServerHandshake:
             return error_response(exc)
         self.extensions = extensions
         self.subprotocol = subprotocol
-        return self._accept(key, extension_headers)
+        self.accepted = self._accept(key, extension_headers)
+        return self.accepted
 
     def _accept(self, key: str, extension_headers: list[ExtensionHeader]) -> Response:
         # RFC 6455 §4.2.2 step 5
-        headers = Headers()
-        headers["Date"] = email.utils.formatdate(usegmt=True)
-        headers["Upgrade"] = "websocket"
-        headers["Connection"] = "Upgrade"
-        headers["Sec-WebSocket-Accept"] = accept_key(key)
+        headers = Headers.of_parsed(
+            [
+                ("Date", _clock.date()),
+                ("Upgrade", "websocket"),
+                ("Connection", "Upgrade"),
+                ("Sec-WebSocket-Accept", accept_key(key)),
+            ]
+        )
         if extension_headers:
             headers["Sec-WebSocket-Extensions"] = build_extension(extension_headers)
         if self.subprotocol is not None:
@@ -359,7 +403,7 @@ class ServerHandshake:
         # RFC 6455 §10.2
         # RFC 6454 §7.3: there is at most one Origin header.
         origin = _single(headers, "Origin") if "Origin" in headers else None
-        if self._origins is None:
+        if self._origins is None or (origin is None and self._origins is _SAME_HOST_ONLY):
             return
         for allowed in self._origins:
             if allowed == SAME_HOST:
@@ -377,7 +421,9 @@ class ServerHandshake:
         agreed: list[ExtensionHeader] = []
         extensions: list[Any] = []
         offers = _joined(headers, "Sec-WebSocket-Extensions")
-        for name, params in parse_extension(offers) if offers is not None else ():
+        if offers is None:
+            return agreed, extensions
+        for name, params in parse_extension(offers):
             # Several offers of one extension are alternatives (RFC 7692 §5).
             if any(name == agreed_name for agreed_name, _ in agreed):
                 continue
@@ -432,7 +478,7 @@ def _normalize_origins(
     if isinstance(origins, str):
         if origins != SAME_HOST:
             raise TypeError(f"origins must be a list, SAME_HOST or None, not {origins!r}")
-        return (SAME_HOST,)
+        return _SAME_HOST_ONLY
     for origin in origins:
         pattern = origin.pattern if isinstance(origin, re.Pattern) else origin
         if pattern is not None and not isinstance(pattern, str):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
+import collections
 import ipaddress
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Callable, Optional, TypeVar, Union
@@ -66,6 +68,10 @@ _CREDENTIALS = re.compile(f"({_TOKEN_PATTERN})(?: +([-A-Za-z0-9._~+/]+=*))?")
 
 _EXCERPT_LENGTH = 100
 
+_Values = Union[str, list[str]]
+
+_first, _second = operator.itemgetter(0), operator.itemgetter(1)
+
 
 class MultipleValuesError(LookupError):
     """A header of which one value was asked for occurs more than once."""
@@ -100,19 +106,44 @@ class Headers(MutableMapping[str, str]):
         kwargs: headers whose names are Python identifiers.
     """
 
-    __slots__ = ("_items", "_values")
+    __slots__ = ("_index", "_items")
 
     def __init__(self, *args: HeadersLike, **kwargs: str) -> None:
         self._items: list[tuple[str, str]] = []
-        self._values: dict[str, list[str]] = {}
-        self.update(*args, **kwargs)
+        # Values by name, a list of them if there are several; made when one is looked up.
+        self._index: Optional[dict[str, _Values]] = None
+        if args or kwargs:
+            self.update(*args, **kwargs)
+
+    @classmethod
+    def of_parsed(cls, items: list[tuple[str, str]]) -> Headers:
+        """Make headers of pairs that were validated already; the list is taken over."""
+        headers = cls()
+        headers._items = items
+        return headers
+
+    def _make_index(self) -> dict[str, _Values]:
+        names = [*map(str.lower, map(_first, self._items))]
+        values = [*map(_second, self._items)]
+        index: dict[str, _Values] = dict(zip(names, values))
+        if len(index) < len(names):
+            # Some occur several times, in their order.
+            for name, amount in collections.Counter(names).items():
+                if amount > 1:
+                    index[name] = [value for n, value in zip(names, values) if n == name]
+        self._index = index
+        return index
+
+    def compact(self) -> None:
+        """Give back the memory that look-ups took."""
+        self._index = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._items!r})"
 
     def __str__(self) -> str:
-        lines = [f"{name}: {value}\r\n" for name, value in self._items]
-        return "".join(lines) + "\r\n"
+        lines = [*map(": ".join, self._items), "", ""]
+        return "\r\n".join(lines)
 
     def serialize(self) -> bytes:
         """Return the header lines and the empty line that ends the head, as bytes."""
@@ -122,28 +153,27 @@ class Headers(MutableMapping[str, str]):
         """Return headers that can be changed without changing these."""
         copy = type(self)()
         copy._items = self._items.copy()
-        copy._values = {name: values.copy() for name, values in self._values.items()}
         return copy
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in self._values
+        return isinstance(name, str) and name.lower() in (self._index or self._make_index())
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self._index or self._make_index())
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._index or self._make_index())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):
             return NotImplemented
-        return self._values == other._values
+        return self._make_index() == other._make_index()
 
     def __getitem__(self, name: str) -> str:
-        values = self._values[name.lower()]
-        if len(values) > 1:
+        value = (self._index or self._make_index())[name.lower()]
+        if isinstance(value, list):
             raise MultipleValuesError(name)
-        return values[0]
+        return value
 
     def __setitem__(self, name: str, value: str) -> None:
         if not isinstance(value, str):
@@ -156,13 +186,15 @@ class Headers(MutableMapping[str, str]):
 
     def __delitem__(self, name: str) -> None:
         name = name.lower()
-        del self._values[name]
+        if name not in self:
+            raise KeyError(name)
         self._items = [item for item in self._items if item[0].lower() != name]
+        self._index = None
 
     def clear(self) -> None:
         """Remove all headers."""
         self._items = []
-        self._values = {}
+        self._index = None
 
     def update(self, *args: HeadersLike, **kwargs: str) -> None:  # type: ignore[override] # MutableMapping has overloads for what HeadersLike says
         """Add headers; arguments as for the constructor."""
@@ -174,7 +206,14 @@ class Headers(MutableMapping[str, str]):
 
     def get_all(self, name: str) -> list[str]:
         """Return all values of a header, in their order; an empty list if it is missing."""
-        return self._values.get(name.lower(), []).copy()
+        value = self.find(name)
+        if value is None:
+            return []
+        return value.copy() if isinstance(value, list) else [value]
+
+    def find(self, name: str) -> Union[str, list[str], None]:
+        """Return the value of a header, the list of its values, or ``None``; not to be changed."""
+        return (self._index or self._make_index()).get(name.lower())
 
     def raw_items(self) -> Iterator[tuple[str, str]]:
         """Iterate over all ``(name, value)`` pairs, names as they were written."""
@@ -182,8 +221,8 @@ class Headers(MutableMapping[str, str]):
 
     def add_parsed(self, name: str, value: str) -> None:
         """Add a value without validation: for a parser that has validated it already."""
-        self._values.setdefault(name.lower(), []).append(value)
         self._items.append((name, value))
+        self._index = None
 
 
 HeadersLike = Union[Headers, Mapping[str, str], Iterable[tuple[str, str]]]

@@ -50,6 +50,13 @@ _REQUEST_LINE = re.compile(
     rb"%b (?:\*|%b) %b" % (_TOKEN.pattern, _ORIGIN_FORM.pattern, _VERSION.pattern)
 )
 _STATUS_LINE = re.compile(r"HTTP/1\.1 [1-5][0-9][0-9] [\t\x20-\x7e\x80-\xff]*")
+# A whole request as nearly all of them are; what does not match may still be right.
+_USUAL_REQUEST = re.compile(
+    rb"(%b) (%b) (HTTP/1\.[01])\r\n((?:%b:%b\r\n)*)\r\n"
+    % (_TOKEN.pattern, _ORIGIN_FORM.pattern, _TOKEN.pattern, _VALUE.pattern)
+)
+_FIELD_LINE = re.compile("([^:]+):[ \\t]*([^\\r]*)\\r\\n")
+_SWITCHING_PROTOCOLS = b"HTTP/1.1 101 Switching Protocols\r\n"
 # RFC 9112 §7.1: chunk-size. 15 digits are enough for everything that exists.
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 _CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
@@ -116,6 +123,8 @@ class Response:
         Raises:
             ValueError: status code or reason phrase would make another response of it.
         """
+        if self.status_code == 101 and self.reason_phrase == "Switching Protocols":
+            return _SWITCHING_PROTOCOLS + self.headers.serialize() + self.body
         line = f"HTTP/1.1 {self.status_code:d} {self.reason_phrase}"
         if not _STATUS_LINE.fullmatch(line):
             raise ValueError(f"invalid HTTP status line: {excerpt(line)}")
@@ -173,15 +182,19 @@ class _HeadParser(ABC):
     def __init__(
         self, max_line: int = MAX_LINE, max_headers: int = MAX_HEADERS, max_head: int = MAX_HEAD
     ) -> None:
+        self._max_line = max_line
         self._max_headers = max_headers
         self._max_head = max_head
-        self._lines = _Lines(max_line)
         self._head_size = 0
         self._in_headers = False
-        self._headers = Headers()
         self._header_count = 0
         self.started = False
         """Whether any byte has arrived."""
+
+    def _begin(self) -> None:
+        """Make what is needed to parse line by line."""
+        self._lines = _Lines(self._max_line)
+        self._headers = Headers()
 
     @property
     def leftover(self) -> bytes:
@@ -236,6 +249,14 @@ class _HeadParser(ABC):
         self._headers.add_parsed(name.decode("ascii"), value.decode("iso-8859-1"))
 
 
+def _check_body_absent(headers: Headers) -> None:
+    # RFC 9112 §6.1: a request's body would be taken for frames, or for a second request.
+    if "Transfer-Encoding" in headers:
+        raise InvalidMessage("transfer codings aren't supported")
+    if "Content-Length" in headers and headers.get_all("Content-Length") != ["0"]:
+        raise InvalidMessage("unsupported request body")
+
+
 class RequestParser(_HeadParser):
     """
     Parser of one request without a body, for a server.
@@ -252,8 +273,16 @@ class RequestParser(_HeadParser):
         self, max_line: int = MAX_LINE, max_headers: int = MAX_HEADERS, max_head: int = MAX_HEAD
     ) -> None:
         super().__init__(max_line, max_headers, max_head)
+        self._leftover: Optional[bytes] = None  # after a request that came in one piece
+
+    def _begin(self) -> None:
+        super()._begin()
         self._request = Request("", self._headers)
         self._authority: Optional[str] = None
+
+    @property
+    def leftover(self) -> bytes:
+        return super().leftover if self._leftover is None else self._leftover
 
     def feed(self, data: bytes) -> Optional[Request]:
         """
@@ -266,15 +295,37 @@ class RequestParser(_HeadParser):
             HeaderLineTooLong: a header line is over ``max_line``, or the head over ``max_head``.
             TooManyHeaders: there are more than ``max_headers`` of them.
         """
+        if not self.started:
+            request = self._parse_usual(data)
+            if request is not None:
+                return request
+            self._begin()
         if not self._in_headers:
             self._check_start(data)
         self.started = self.started or bool(data)
         self._lines.feed(data)
         if not self._read_head():
             return None
-        self._check_body_absent()
+        _check_body_absent(self._headers)
         self._apply_authority()
         return self._request
+
+    def _parse_usual(self, data: bytes) -> Optional[Request]:
+        """Parse at once what came in one piece and is within all limits for sure."""
+        match = _USUAL_REQUEST.match(data, 0, min(self._max_line, self._max_head))
+        if match is None:
+            return None
+        method, path, protocol, fields = match.group(1, 2, 3, 4)
+        items = _FIELD_LINE.findall(fields.decode("iso-8859-1"))
+        if len(items) > self._max_headers:
+            return None
+        if b" \r\n" in fields or b"\t\r\n" in fields:
+            items = [(name, value.rstrip(" \t")) for name, value in items]
+        self.started = True
+        headers = Headers.of_parsed(items)
+        _check_body_absent(headers)
+        self._leftover = data[match.end() :]
+        return Request(path.decode(), headers, method.decode(), protocol.decode())
 
     def feed_eof(self) -> None:
         """
@@ -321,13 +372,6 @@ class RequestParser(_HeadParser):
         self._authority = match.group(1).decode("ascii")
         path = match.group(2).decode("ascii")
         return path if path.startswith("/") else f"/{path}"
-
-    def _check_body_absent(self) -> None:
-        # RFC 9112 §6.1: a request's body would be taken for frames, or for a second request.
-        if "Transfer-Encoding" in self._headers:
-            raise InvalidMessage("transfer codings aren't supported")
-        if self._headers.get_all("Content-Length") not in ([], ["0"]):
-            raise InvalidMessage("unsupported request body")
 
     def _apply_authority(self) -> None:
         # RFC 9112 §3.2.2: the host of an absolute-form target replaces the Host header.
@@ -403,14 +447,22 @@ class ResponseParser(_HeadParser):
         max_line: bytes in a line, CRLF included.
         max_headers: number of header lines.
         max_head: bytes in the whole head, and in those of interim responses before it.
+        tunnel: the request was CONNECT: what follows a head with 2xx is not a body.
     """
 
     _start_line_too_long = StatusLineTooLong
 
     def __init__(
-        self, max_line: int = MAX_LINE, max_headers: int = MAX_HEADERS, max_head: int = MAX_HEAD
+        self,
+        max_line: int = MAX_LINE,
+        max_headers: int = MAX_HEADERS,
+        max_head: int = MAX_HEAD,
+        *,
+        tunnel: bool = False,
     ) -> None:
         super().__init__(max_line, max_headers, max_head)
+        self._begin()
+        self._tunnel = tunnel
         self._response: Optional[Response] = None
         self._body: Union[_Body, _ChunkedBody, None] = None
         self._status_code = 0
@@ -490,7 +542,8 @@ class ResponseParser(_HeadParser):
             self._header_count = 0
             return
         self._response = Response(code, self._reason_phrase, self._headers)
-        if code not in (101, 204, 304):
+        # RFC 9110 §9.3.6: Content-Length and Transfer-Encoding of a tunnel mean nothing.
+        if code not in (101, 204, 304) and not (self._tunnel and 200 <= code < 300):
             self._body = self._choose_body()
 
     def _choose_body(self) -> Union[_Body, _ChunkedBody]:

@@ -32,7 +32,7 @@ class Ledger:
         self._entries: collections.deque[Mapping[Any, int]] = collections.deque()
         # Held while entries are added up; waited for by readers alone, and not for long.
         self._folding = threading.Lock()
-        self._totals: dict[Any, int] = {}
+        self._totals: collections.defaultdict[Any, int] = collections.defaultdict(int)
 
     def add(self, amounts: Mapping[Any, int]) -> None:
         """Add to several totals."""
@@ -51,22 +51,19 @@ class Ledger:
         In a signal handler that interrupted somebody adding up, those of a moment ago.
         """
         self._fold(PATIENCE)
-        return self._totals.copy()
+        return dict(self._totals)
 
     def _fold(self, timeout: float = 0) -> None:
         hold = Hold(self._folding)
         try:
             if hold.take(timeout):
-                for _ in range(len(self._entries)):
+                entries, totals = self._entries, self._totals
+                for _ in range(len(entries)):
                     # Added before it is removed: an exception in between counts it twice
                     # rather than never.
-                    _add(self._totals, self._entries[0])
-                    self._entries.popleft()
+                    for name, amount in entries[0].items():
+                        totals[name] += amount
+                    entries.popleft()
         finally:
             if hold.taken:
                 self._folding.release()
-
-
-def _add(totals: dict[Any, int], entry: Mapping[Any, int]) -> None:
-    for name, amount in entry.items():
-        totals[name] = totals.get(name, 0) + amount

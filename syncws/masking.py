@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, Union
 
 __all__ = ["apply_mask"]
 
@@ -23,14 +23,29 @@ def _table(mask: int) -> bytes:
     return table
 
 
-def apply_mask(data: bytes, key: bytes) -> bytes:
+def _as_bytes(data: Union[bytes, bytearray, memoryview]) -> bytes:
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("the payload must be contiguous")
+    return view.tobytes()
+
+
+def apply_mask(data: Union[bytes, bytearray, memoryview], key: bytes) -> bytes:
     """
     Mask or unmask ``data``; the two are the same operation.
 
     Args:
-        data: payload, any size.
+        data: payload, any size. What another thread changes in it meanwhile may or may
+            not be in the result.
         key: masking key, 4 bytes; the first applies to the first byte of ``data``.
+
+    Raises:
+        ValueError: the key has another size.
     """
+    if len(key) != 4:
+        raise ValueError("the masking key must have 4 bytes")
+    if type(data) is not bytes:
+        data = _as_bytes(data)
     size = len(data)
     if size <= XOR_LIMIT:
         mask = key * ((size + 3) >> 2)

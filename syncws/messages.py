@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 from .exceptions import PayloadTooBig, PolicyViolation, ProtocolError
 from .frames import FIN, OPCODE_BITS, RSV1
@@ -12,10 +12,15 @@ from .opcodes import Opcode
 if TYPE_CHECKING:
     from .permessage_deflate import DeflateCodec
 
-__all__ = ["Message", "MessageAssembler", "compressed_limit"]
+__all__ = ["WHOLE_BINARY", "WHOLE_TEXT", "Message", "MessageAssembler", "compressed_limit"]
 
-_WHOLE_TEXT = FIN | Opcode.TEXT
-_WHOLE_BINARY = FIN | Opcode.BINARY
+# First byte of a frame that is a message.
+WHOLE_TEXT = FIN | Opcode.TEXT
+WHOLE_BINARY = FIN | Opcode.BINARY
+
+# Pieces of a message from this size on are kept as they came; one by one, small ones would
+# take more memory for being objects than for what they hold.
+LARGE_PART = 4096  # bytes
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -65,6 +70,21 @@ class MessageAssembler:
             other limits don't end a message that never grows.
     """
 
+    __slots__ = (
+        "_compressed",
+        "_empty",
+        "_parts",
+        "_size",
+        "_utf8",
+        "_wire_size",
+        "codec",
+        "max_empty",
+        "max_fragment",
+        "max_size",
+        "opcode",
+        "streaming",
+    )
+
     def __init__(
         self,
         max_size: Optional[int],
@@ -79,18 +99,19 @@ class MessageAssembler:
         # Whether fragments are handed out at the end of each frame.
         self.streaming = False
         # Of the message being assembled; 0 between messages.
-        self._opcode = 0
+        self.opcode = 0
         self._compressed = False
         self._size = 0
         self._wire_size = 0
         self._empty = 0
-        self._buffer = bytearray()
+        # What came of it: large pieces as they are, small ones together.
+        self._parts: list[Union[bytes, bytearray]] = []
         self._utf8: Optional[codecs.IncrementalDecoder] = None
 
     @property
     def in_message(self) -> bool:
         """Whether a message has begun and not ended."""
-        return bool(self._opcode)
+        return bool(self.opcode)
 
     def add(self, head: int, payload: bytes, length: int, end: bool) -> Optional[Message]:
         """
@@ -102,11 +123,11 @@ class MessageAssembler:
             PolicyViolation: too many frames without payload.
             UnicodeDecodeError: not UTF-8 in a text message; positions count from its start.
         """
-        if end and length >= 0 and not self._opcode:
-            if head == _WHOLE_TEXT:
+        if end and length >= 0 and not self.opcode:
+            if head == WHOLE_TEXT:
                 self._check_frame(length)
                 return Message(True, payload, payload.decode())
-            if head == _WHOLE_BINARY:
+            if head == WHOLE_BINARY:
                 self._check_frame(length)
                 return Message(False, payload)
         if length >= 0:
@@ -116,15 +137,15 @@ class MessageAssembler:
         if fin:
             return self._finish()
         if end and self.streaming:
-            return Message(self._opcode == Opcode.TEXT, self._take(), final=False)
+            return Message(self.opcode == Opcode.TEXT, self._take(), final=False)
         return None
 
     def _begin_frame(self, head: int, length: int) -> None:
         if head & OPCODE_BITS == Opcode.CONT:
-            if not self._opcode:
+            if not self.opcode:
                 raise ProtocolError("unexpected continuation frame")
         else:
-            if self._opcode:
+            if self.opcode:
                 raise ProtocolError("expected a continuation frame")
             self._begin_message(head)
         if length:
@@ -133,12 +154,12 @@ class MessageAssembler:
             self._count_empty()
 
     def _begin_message(self, head: int) -> None:
-        self._opcode = head & OPCODE_BITS
+        self.opcode = head & OPCODE_BITS
         self._compressed = self.codec is not None and bool(head & RSV1)
         self._size = 0
         self._wire_size = 0
         self._empty = 0
-        self._utf8 = _Utf8Decoder() if self._opcode == Opcode.TEXT else None
+        self._utf8 = _Utf8Decoder() if self.opcode == Opcode.TEXT else None
 
     def _check_frame(self, length: int) -> None:
         """Check the announced length of a frame before any of its payload is kept."""
@@ -146,7 +167,7 @@ class MessageAssembler:
             raise PayloadTooBig(length, self.max_fragment)
         if self.max_size is None:
             return
-        if self._opcode and self._compressed:
+        if self.opcode and self._compressed:
             # What counts is the inflated size, checked while inflating.
             self._wire_size += length
             if self._wire_size > compressed_limit(self.max_size):
@@ -160,15 +181,22 @@ class MessageAssembler:
             raise PolicyViolation(f"over {self.max_empty} empty fragments in a message")
 
     def _size_before(self) -> int:
-        return self._size if self._opcode else 0
+        return self._size if self.opcode else 0
 
     def _keep(self, payload: bytes, fin: bool) -> None:
         if self._compressed:
             payload = self._inflate(payload, fin)
         if self._utf8 is not None:
             self._validate(payload, fin)
-        self._size += len(payload)
-        self._buffer += payload
+        size = len(payload)
+        self._size += size
+        parts = self._parts
+        if size >= LARGE_PART:
+            parts.append(payload)
+        elif parts and isinstance(parts[-1], bytearray):
+            parts[-1] += payload
+        elif size:
+            parts.append(bytearray(payload))
 
     def _inflate(self, payload: bytes, fin: bool) -> bytes:
         assert self.codec is not None
@@ -182,6 +210,8 @@ class MessageAssembler:
     def _validate(self, payload: bytes, fin: bool) -> None:
         assert self._utf8 is not None
         pending = len(self._utf8.getstate()[0])
+        if not pending and payload.isascii():
+            return  # much faster to find out, and nothing for the decoder to remember
         try:
             self._utf8.decode(payload, fin)
         except UnicodeDecodeError as exc:
@@ -192,14 +222,13 @@ class MessageAssembler:
             ) from None
 
     def _take(self) -> bytes:
-        data = bytes(self._buffer)
-        self._buffer = bytearray()
-        return data
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
 
     def _finish(self) -> Message:
-        message = Message(self._opcode == Opcode.TEXT, self._take())
+        message = Message(self.opcode == Opcode.TEXT, self._take())
         self.streaming = False
-        self._opcode = 0
+        self.opcode = 0
         self._compressed = False
         self._utf8 = None
         return message

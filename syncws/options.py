@@ -35,6 +35,14 @@ class Options(NamedTuple):
     send_timeout: Optional[float] = 30
     rate_limit: Optional[RateLimit] = None
 
+    @property
+    def user_timeout(self) -> Optional[float]:
+        """A backstop: the kernel gives up later than keepalive and send_timeout do."""
+        interval, timeout = self.ping_interval, self.ping_timeout
+        if interval is None or timeout is None or self.send_timeout is None:
+            return None
+        return max(interval + timeout, self.send_timeout) + 1
+
 
 def make_options(
     *, max_size: MaxSize, max_queue: MaxSize, read_limit: int, write_limit: int, **others: Any

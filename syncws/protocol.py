@@ -9,6 +9,7 @@ so that each may be used by one thread at a time, independently of the other.
 from __future__ import annotations
 
 import enum
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional, Union
@@ -32,6 +33,7 @@ from .frames import (
     FrameDecoder,
     encode_close,
     encode_frame,
+    frame_header,
     parse_close,
 )
 from .messages import Message, MessageAssembler, compressed_limit
@@ -39,6 +41,9 @@ from .opcodes import OK_CLOSE_CODES, Close, CloseCode, Opcode, State
 from .permessage_deflate import DeflateCodec
 
 __all__ = [
+    "MASKED_OUTBOUND",
+    "NO_INPUT",
+    "OUTBOUND",
     "UNFINISHED",
     "Closing",
     "Control",
@@ -81,12 +86,17 @@ def explain_failure(exc: BaseException) -> Close:
     return Close(CloseCode.INTERNAL_ERROR)
 
 
+_NORMAL = Close(int(CloseCode.NORMAL_CLOSURE))
+
+
 def own_close(code: int, reason: str) -> Close:
     """
     What a Close frame of ours is to say; raises ``ProtocolError`` for what it must not.
 
     1005 stands for a Close frame without a code, which only answers its like (RFC 6455 §7.4.1).
     """
+    if code == _NORMAL.code and not reason:
+        return _NORMAL
     close = Close(int(code), reason)
     if code == CloseCode.NO_STATUS_RCVD:
         raise ProtocolError("invalid status code: 1005")
@@ -101,6 +111,8 @@ def _short(reason: str) -> str:
 
 def find_deflate(extensions: Sequence[Any]) -> Optional[DeflateCodec]:
     """Pick permessage-deflate from what was negotiated."""
+    if not extensions:
+        return None
     return next((ext for ext in extensions if isinstance(ext, DeflateCodec)), None)
 
 
@@ -130,6 +142,17 @@ class Inbound:
         extensions: the negotiated ones.
     """
 
+    __slots__ = (
+        "_frame_length",
+        "_max_size",
+        "_others",
+        "_pieces",
+        "assembler",
+        "decoder",
+        "ended",
+        "whole_limit",
+    )
+
     def __init__(
         self,
         *,
@@ -140,13 +163,19 @@ class Inbound:
         extensions: Sequence[Any] = (),
     ) -> None:
         codec = find_deflate(extensions)
-        self._others = [ext for ext in extensions if ext is not codec][::-1]
+        self._others: Sequence[Any] = ()
         rsv_cont = 0
-        for extension in self._others:
-            rsv_cont |= _rsv_bits(extension)
-        self._decoder = FrameDecoder(masked, rsv_cont | (RSV1 if codec else 0), rsv_cont)
+        if extensions:
+            self._others = [ext for ext in extensions if ext is not codec][::-1]
+            for extension in self._others:
+                rsv_cont |= _rsv_bits(extension)
+        self.decoder = FrameDecoder(masked, rsv_cont | (RSV1 if codec else 0), rsv_cont)
         self.assembler = MessageAssembler(max_size, max_fragment, codec, max_empty)
         self._max_size = max_size
+        # Longest message in a single frame.
+        self.whole_limit = sys.maxsize if max_size is None else max_size
+        if max_fragment is not None:
+            self.whole_limit = min(self.whole_limit, max_fragment)
         # Pieces of a frame that other extensions must see whole.
         self._pieces: list[bytes] = []
         self._frame_length = 0
@@ -156,7 +185,20 @@ class Inbound:
     def feed(self, data: bytes) -> None:
         """Take input; to be called when ``next()`` returned ``None``."""
         if not self.ended:
-            self._decoder.feed(data)
+            self.decoder.feed(data)
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether the next message may be decoded by ``whole_message()`` with ``whole_limit``."""
+        return not (self.ended or self._others or self.assembler.opcode)
+
+    def is_used_up(self) -> bool:
+        """Tell whether all input was decoded; lets go of it then."""
+        decoder = self.decoder
+        if decoder.pos < len(decoder.buffer):
+            return False
+        decoder.release()
+        return True
 
     def next(self, steps: int = sys.maxsize) -> Optional[Event]:
         """
@@ -171,7 +213,7 @@ class Inbound:
         """
         while not self.ended:
             try:
-                piece = self._decoder.next()
+                piece = self.decoder.next()
                 if piece is None:
                     return None
                 head, payload, length, end = piece
@@ -193,10 +235,11 @@ class Inbound:
 
     def end(self) -> None:
         """Forget what is buffered: nothing further will be decoded."""
-        self.ended = True
-        self._decoder = FrameDecoder(False)
-        self.assembler = MessageAssembler(0)
-        self._pieces.clear()
+        if not self.ended:
+            self.ended = True
+            # Nothing is fed to these, so that all who have ended can share them.
+            self.decoder, self.assembler = _ENDED_DECODER, _ENDED_ASSEMBLER
+            self._pieces.clear()
 
     def _control(self, head: int, payload: bytes) -> Control:
         opcode = head & OPCODE_BITS
@@ -231,6 +274,14 @@ class Inbound:
         return self.assembler.add(frame.head, frame.data, len(frame.data), True)
 
 
+_ENDED_DECODER = FrameDecoder(False)
+_ENDED_ASSEMBLER = MessageAssembler(0)
+
+# The inbound half of a connection that is not open.
+NO_INPUT = Inbound(masked=False, max_size=0)
+NO_INPUT.end()
+
+
 class Outbound:
     """
     The outbound half: encodes frames.
@@ -241,21 +292,35 @@ class Outbound:
         random: source of masking keys: called with 4, returns that many bytes.
     """
 
+    __slots__ = (
+        "_is_plain",
+        "_others",
+        "_random",
+        "codec",
+        "masked",
+    )
+
     def __init__(
         self, *, masked: bool, extensions: Sequence[Any], random: Callable[[int], bytes]
     ) -> None:
         self.codec = find_deflate(extensions)
-        self._others = [ext for ext in extensions if ext is not self.codec]
+        self._others: Sequence[Any] = ()
+        if extensions:
+            self._others = [ext for ext in extensions if ext is not self.codec]
         self.masked = masked
         self._random = random
+        self._is_plain = not masked and not self._others
 
     @property
     def shareable(self) -> bool:
         """Whether a frame encoded here is as good for other connections of this kind."""
-        return not self.masked and not self._others
+        return self._is_plain
 
     def encode(self, head: int, payload: bytes) -> tuple[bytes, bytes]:
         """Encode a frame as header and payload. Touches no state: any thread may call it."""
+        if self._is_plain:
+            size = len(payload)
+            return bytes((head, size)) if size < 126 else frame_header(head, size), payload
         if self._others and not head & CONTROL:
             frame = Frame.from_head(head, payload)
             for extension in self._others:
@@ -281,8 +346,15 @@ class Outbound:
         return self.encode(FIN | Opcode.CLOSE, encode_close(close))
 
 
+# Those without extensions have no state: two of them are enough for all connections.
+OUTBOUND = Outbound(masked=False, extensions=(), random=os.urandom)
+MASKED_OUTBOUND = Outbound(masked=True, extensions=(), random=os.urandom)
+
+
 class Phase(enum.Enum):
     """How far the connection is on its way from open to closed (RFC 6455 §7.1)."""
+
+    __hash__ = object.__hash__  # that of Enum is written in Python
 
     OPEN = "open"
     SENT = "Close frame sent, the peer's not received"
@@ -293,6 +365,8 @@ class Phase(enum.Enum):
 
 class Step(enum.Enum):
     """What changes the phase."""
+
+    __hash__ = object.__hash__
 
     SEND = "we send a Close frame"
     RECEIVE = "a Close frame is received, and answered if none was sent"
@@ -329,15 +403,18 @@ class Closing:
     """
     The closing state: the phase, the Close frames of both ends, and their order.
 
-    Written under the outbound lock. ``phase`` and ``over`` may be read without it: they
-    only move forward.
+    Written under the outbound lock. ``phase`` and what it means (``open``, ``over``, ``gone``)
+    may be read without it: they only move forward.
     """
 
-    __slots__ = ("over", "phase", "rcvd", "rcvd_then_sent", "sent")
+    __slots__ = ("gone", "open", "over", "phase", "rcvd", "rcvd_then_sent", "sent")
 
     def __init__(self) -> None:
         self.phase = Phase.OPEN
+        # What the phase means, for those who ask often.
+        self.open = True
         self.over = False
+        self.gone = False
         self.rcvd: Optional[Close] = None
         self.sent: Optional[Close] = None
         self.rcvd_then_sent: Optional[bool] = None
@@ -390,15 +467,17 @@ class Closing:
         if phase is None:
             return False
         self.phase = phase
+        self.open = False
         self.over = phase in OVER
+        self.gone = phase is Phase.GONE
         return True
 
     def exception(self, cause: Optional[BaseException]) -> ConnectionClosed:
         """Build the exception for calls on the closed connection."""
-        closes = (self.rcvd, self.sent)
-        if all(close is not None and close.code in OK_CLOSE_CODES for close in closes):
-            exc: ConnectionClosed = ConnectionClosedOK(*closes, self.rcvd_then_sent)
-        else:
-            exc = ConnectionClosedError(*closes, self.rcvd_then_sent)
+        rcvd, sent = self.rcvd, self.sent
+        kind: type[ConnectionClosed] = ConnectionClosedError
+        if rcvd is not None and sent is not None and {rcvd.code, sent.code} <= OK_CLOSE_CODES:
+            kind = ConnectionClosedOK
+        exc = kind(rcvd, sent, self.rcvd_then_sent)
         exc.__cause__ = cause
         return exc

@@ -5,12 +5,21 @@ from __future__ import annotations
 import collections
 import itertools
 import queue
+from collections.abc import Sequence
 from typing import Optional
 
 from .messages import Message
-from .transport import Transport
+from .speedups import append_result
+from .transport import JOIN_LIMIT, Transport
 
 __all__ = ["Inbox", "OutFrame", "Outbox"]
+
+# Data frames up to this size that wait are sent together, up to about so much at once.
+BUNDLED = 4096  # bytes
+BUNDLE_LIMIT = 65536  # bytes
+
+
+_NO_MESSAGES: collections.deque[Message] = collections.deque()
 
 
 class Inbox:
@@ -25,12 +34,20 @@ class Inbox:
         max_bytes: how many bytes in all, with one message always fitting; ``None`` for no limit.
     """
 
+    __slots__ = (
+        "_max_bytes",
+        "_max_messages",
+        "_queue",
+        "messages",
+        "size",
+    )
+
     def __init__(self, max_messages: Optional[int], max_bytes: Optional[int]) -> None:
-        self._queue: queue.Queue[Message] = queue.Queue(max_messages or 0)
+        self._queue: Optional[queue.Queue[Message]] = None  # made when needed
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         # What is in the queue, to look at: the oldest comes first.
-        self.messages: collections.deque[Message] = self._queue.queue
+        self.messages: collections.deque[Message] = _NO_MESSAGES
         self.size = 0
 
     @property
@@ -49,6 +66,9 @@ class Inbox:
     def put(self, message: Message) -> None:
         """Add a message; to be called when there is room."""
         message.string = None  # up to four times as large as its bytes
+        if self._queue is None:
+            self._queue = queue.Queue(self._max_messages or 0)
+            self.messages = self._queue.queue
         self.size += len(message.data)
         self._queue.put_nowait(message)
 
@@ -60,14 +80,18 @@ class Inbox:
 
 
 class OutFrame:
-    """An encoded frame on its way to the kernel; ``done`` when the transport has all of it."""
+    """Encoded frames on their way to the kernel; ``done`` when the transport has all of them."""
 
     __slots__ = ("buffers", "done", "size")
 
-    def __init__(self, buffers: tuple[bytes, bytes]) -> None:
+    def __init__(self, buffers: Sequence[bytes]) -> None:
         self.buffers = buffers
-        self.size = len(buffers[0]) + len(buffers[1])
+        self.size = sum(map(len, buffers))
         self.done = False
+
+
+# Of queues in which nothing waits; those that are used are made when they are.
+_EMPTY: collections.deque[OutFrame] = collections.deque()
 
 
 class Outbox:
@@ -77,42 +101,135 @@ class Outbox:
     A frame that was begun is finished first, then come the pong, pings, data, and at last
     the Close frame. A frame once in here is sent whole by whoever calls ``flush()``; frames are
     removed after they are marked as done, so that an exception between any two steps
-    neither loses nor repeats a byte.
+    neither loses nor repeats a byte. Small data frames that wait are sent together.
 
-    Thread safety: under the connection's outbound lock, except ``pong.append()`` and reading
-    ``waiting`` and ``sent_bytes``.
+    Thread safety: under the connection's outbound lock, except for looking at ``waiting``,
+    ``pong``, ``settled`` and ``sent_bytes``.
     """
+
+    __slots__ = (
+        "_begun",
+        "_blocks",
+        "_bundle",
+        "_close",
+        "_control",
+        "_counts",
+        "_current",
+        "_data",
+        "_transport",
+        "pong",
+        "sent_bytes",
+        "settled",
+        "waiting",
+    )
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         # A single slot: the newest pong replaces an unsent one (RFC 6455 §5.5.3).
-        self.pong: collections.deque[OutFrame] = collections.deque(maxlen=1)
-        self._control: collections.deque[OutFrame] = collections.deque()
-        self._data: collections.deque[OutFrame] = collections.deque()
+        self.pong: Optional[OutFrame] = None
+        self._control = self._data = _EMPTY
         self._close: Optional[OutFrame] = None
+        # The last of the data, as long as small frames are added to it, and its buffers.
+        self._bundle: Optional[OutFrame] = None
+        self._blocks: list[bytes] = []
         # The frame being sent, and how much of it each system call took.
         self._current: Optional[OutFrame] = None
         self._counts: list[int] = []
+        # A frame that was handed to the transport before it was queued.
+        self._begun = b""
         # Bytes of pings, data and Close frames that are not done.
         self.waiting = 0
         self.sent_bytes = 0
         # Whether the last flush() left nothing, in the transport neither. Read without the lock.
         self.settled = True
 
-    def put(self, frame: OutFrame) -> None:
-        """Add a data frame."""
-        self._data.append(frame)
+    def send(self, buffers: tuple[bytes, bytes]) -> Optional[OutFrame]:
+        """
+        Add a data frame, header and payload, and hand the transport what it takes.
+
+        Returns:
+            ``None`` if that is all of it, else what waits.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        is_free = self.settled and not self.waiting and self.pong is None
+        if is_free and self._transport.direct and len(buffers[1]) <= JOIN_LIMIT:
+            return self.send_block(buffers[0] + buffers[1])
+        frame = self.put(buffers)
+        self.flush()
+        return None if frame.done else frame
+
+    def send_block(self, block: bytes) -> Optional[OutFrame]:
+        """
+        Like ``send()``, by the shortest way.
+
+        Only if nothing waits, and the transport is ``direct``.
+        """
+        # From here on flush() would go on with it, wherever an exception hits.
+        self._begun = block
+        self.settled = False
+        transport, counts = self._transport, self._counts
+        counts.clear()
+        try:
+            append_result(counts, transport.send_some, block, transport.flags)
+        except BlockingIOError:
+            return self._adopt()
+        transport.sends += 1
+        if counts[0] != len(block):
+            return self._adopt()
+        self._begun = b""
+        self.settled = True
+        self.sent_bytes += counts[0]
+        return None
+
+    def _adopt(self) -> OutFrame:
+        """Make a frame in the queue of what ``send()`` began."""
+        self._current = frame = OutFrame((self._begun,))
+        self._begun = b""
         self.waiting += frame.size
+        return frame
+
+    def put(self, buffers: tuple[bytes, bytes]) -> OutFrame:
+        """Add a data frame, header and payload; returns what it will be sent with."""
+        size = len(buffers[0]) + len(buffers[1])
+        if size <= BUNDLED:
+            return self.put_block(buffers[0] + buffers[1])
+        if self._data is _EMPTY:
+            self._data = collections.deque()
+        self._bundle = None
+        frame = OutFrame(buffers)
+        self.waiting += size
+        self._data.append(frame)
+        return frame
+
+    def put_block(self, block: bytes) -> OutFrame:
+        """Like ``put()``, for a frame that is small."""
+        size = len(block)
+        self.waiting += size
+        frame = self._bundle
+        if frame is None or frame.size > BUNDLE_LIMIT:
+            if self._data is _EMPTY:
+                self._data = collections.deque()
+            self._blocks = []
+            frame = OutFrame(self._blocks)
+            self._data.append(frame)
+            self._bundle = frame
+        self._blocks.append(block)
+        frame.size += size
+        return frame
 
     def put_control(self, frame: OutFrame) -> None:
         """Add a ping, or a pong that nobody asked for."""
-        self._control.append(frame)
+        if self._control is _EMPTY:
+            self._control = collections.deque()
         self.waiting += frame.size
+        self._control.append(frame)
 
     def put_close(self, frame: OutFrame) -> None:
         """Set the Close frame, the last of all."""
-        self._close = frame
         self.waiting += frame.size
+        self._close = frame
 
     def flush(self) -> bool:
         """
@@ -126,12 +243,19 @@ class Outbox:
         """
         self.settled = False
         counts = self._counts
+        if self._begun:
+            self._adopt()
         while True:
             frame = self._current
             if frame is None or frame.done:
+                if not self.waiting and self.pong is None:
+                    self._control = self._data = _EMPTY
+                    self.settled = self._transport.flush()
+                    return self.settled
                 frame = self._begin_next()
                 if frame is None:
                     self.waiting = 0
+                    self._control = self._data = _EMPTY
                     self.settled = self._transport.flush()
                     return self.settled
             try:
@@ -148,13 +272,18 @@ class Outbox:
         """Choose the frame to send next and make it the current one."""
         frame = self._choose()
         if frame is not None:
+            if frame is self._bundle:
+                self._bundle = None
+            if len(frame.buffers) > 2:
+                frame.buffers = (b"".join(frame.buffers),)
+            frame.size = sum(map(len, frame.buffers))
             self._counts.clear()
             self._current = frame
         return frame
 
     def _choose(self) -> Optional[OutFrame]:
-        if self.pong:
-            frame = self.pong.pop()
+        if self.pong is not None:
+            frame, self.pong = self.pong, None
             self.waiting += frame.size
             return frame
         for frames in (self._control, self._data):
@@ -168,9 +297,8 @@ class Outbox:
 
     def clear(self) -> None:
         """Drop everything: the connection is broken."""
-        for frames in (self.pong, self._control, self._data):
-            frames.clear()
-        self._close = None
-        self._current = None
+        self._control = self._data = _EMPTY
+        self.pong = self._close = self._current = self._bundle = None
+        self._begun = b""
         self.waiting = 0
         self.settled = True

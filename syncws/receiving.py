@@ -7,9 +7,8 @@ Who holds what: see :mod:`syncws.connection`.
 from __future__ import annotations
 
 import codecs
-import collections
-import contextlib
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,24 +21,34 @@ from .exceptions import (
     ConnectionClosedOK,
     PolicyViolation,
 )
-from .frames import FIN
+from .frames import FIN, MAX_HEADER
 from .locks import Hold
 from .messages import Message
 from .opcodes import Close, CloseCode, Opcode
 from .options import Options
-from .protocol import UNFINISHED, Control, Inbound, PeerError, Phase, explain_failure
+from .protocol import NO_INPUT, UNFINISHED, Control, PeerError, explain_failure
 from .queues import Inbox, OutFrame
 from .rates import Meter
 from .sending import BREATH, Data, LoggerLike, Sending, without_traceback
+from .speedups import append_result, whole_message
 from .transport import SLICE, Transport
 
 __all__ = ["Receiving"]
+
+# What whole_message() returns.
+Whole = tuple[bytes, Optional[str], int]
 
 # Input thrown away after the closing handshake, until the peer stops sending (RFC 6455 §7.1.1).
 DRAIN_LIMIT = 64 * 1024 * 1024  # bytes
 # Beyond so much it is done in no haste, for a peer that goes on sending takes time from others.
 DRAIN_EAGERLY = 1024 * 1024  # bytes
 DRAIN_PAUSE = 0.005  # seconds after each read
+
+# Bytes of one read, unless the peer sends more. A buffer is allocated before each; large ones
+# cost more than the read itself, when the allocator gets them from the kernel each time.
+READ_SIZE = 4096  # bytes
+# So many reads of less than a quarter of the size make it smaller again.
+PATIENT_READS = 16
 
 # How long a thread waits for another to leave a transport that was aborted.
 LEAVE_TIMEOUT = 1.0  # seconds
@@ -63,38 +72,69 @@ class Receiving(Sending):
     Thread safety: as for :class:`Connection`.
     """
 
+    __slots__ = (
+        "_control",
+        "_discarded",
+        "_given_back",
+        "_gone",
+        "_held_back",
+        "_hungry",
+        "_inbound",
+        "_inbox",
+        "_is_simple",
+        "_meter",
+        "_peer_error",
+        "_peer_error_at",
+        "_read_size",
+        "_reader",
+        "_received",
+        "_received_bytes",
+        "_received_messages",
+        "_small_reads",
+        "_streaming",
+        "_takes",
+        "_torn",
+        "_unfinished",
+        "_whole_messages",
+    )
+
     def __init__(self, transport: Transport, options: Options, logger: LoggerLike) -> None:
         super().__init__(transport, options, logger)
         # Guarded by _reader, the reader role.
         self._reader = threading.Lock()
-        self._inbound = Inbound(masked=not self.is_client, max_size=0)
+        self._inbound = NO_INPUT
         self._inbox = Inbox(options.max_queue, options.max_queue_bytes)
         self._received: list[bytes] = []  # read, not yet fed to the decoder
+        self._read_size = min(READ_SIZE, options.read_limit)
+        self._small_reads = 0  # in a row
         self._torn = False  # an exception hit the decoder half-way
         self._peer_error: Optional[Exception] = None  # found, not yet answered
         self._peer_error_at = 0.0
         self._hungry = False  # all input was decoded
+        self._is_simple = False  # whether recv() may go the shortest way
         self._unfinished = False  # the service thread turned to others before that
         self._control: Optional[Control] = None  # received, not yet handled
         # What an exception such as that of Ctrl-C kept from being delivered. Appended to by any
-        # thread; a deque is changed by single, atomic operations.
-        self._given_back: collections.deque[Message] = collections.deque()
+        # thread; changed by single, atomic operations.
+        self._given_back: list[Message] = []
         self._discarded = 0
         self._meter: Optional[Meter] = None
         self._held_back = False  # whether the rate limit ever made it wait
         self._streaming = False
         # Written under the role, read by the service thread.
-        self._reads = 0
         self._takes = 0
-        self._received_messages = 0
+        self._received_messages = 0  # but those of _receive_whole()
+        self._whole_messages = 0
         self._received_bytes = 0
         # Guarded by _outbound_lock.
         self._gone: Optional[threading.Event] = None
 
     def __iter__(self) -> Iterator[Data]:
-        with contextlib.suppress(ConnectionClosedOK):
+        try:
             while True:
                 yield self.recv()
+        except ConnectionClosedOK:
+            return
 
     @overload
     def recv(self, timeout: Optional[float], decode: Literal[True]) -> str: ...
@@ -125,30 +165,131 @@ class Receiving(Sending):
             ConcurrencyError: a ``recv_streaming()`` has not been consumed to its end.
         """
         box: list[Message] = []
+        whole: list[Whole] = []
         try:
-            try:
-                if timeout is None:
-                    with self._reader:
-                        self._receive(None, box)
-                else:
-                    self._receive_within(timeout, box)
-            finally:
-                self._takes += 1
-                if self.is_gone:
-                    self._release()
-            message = box[0]
-            data = message.data
-            if message.text if decode is None else decode:
-                string = message.string
+            if timeout is None:
+                with self._reader:
+                    if self._is_simple and not (
+                        self._given_back or self._closing.over or self._streaming
+                    ):
+                        self._receive_whole(whole)
+            if whole:
+                data, string, _ = whole[0]
+                text = string is not None
+            else:
+                self._receive_any(timeout, box)
+                return _data_of(box[0], decode)
+            if text if decode is None else decode:
                 return data.decode() if string is None else string
             return data
         except UnicodeDecodeError as exc:
             raise self._refuse_text(exc) from exc
         except BaseException:
             # The last step is the return: an exception before it gives the message back.
+            if whole:
+                box.append(Message(whole[0][1] is not None, whole[0][0]))
             if box:
                 self._given_back.append(box[0])
             raise
+
+    def recv_many(
+        self,
+        timeout: Optional[float] = None,
+        decode: Optional[bool] = None,
+        *,
+        limit: Optional[int] = None,
+    ) -> list[Data]:
+        """
+        Receive all messages that are there, and wait for the first if there is none.
+
+        What has arrived together is decoded without further system calls: with a peer that sends
+        many small messages this is several times as fast as calling ``recv()`` for each.
+        What is returned at once has about ``max_queue_bytes`` at most.
+
+        Args:
+            timeout, decode: as for :meth:`recv`.
+            limit: messages at most; ``None`` for no limit.
+
+        Returns:
+            At least one message.
+
+        Raises:
+            ConnectionClosed, TimeoutError, ConcurrencyError: as for :meth:`recv`.
+            ValueError: the limit is less than 1.
+        """
+        if limit is not None and limit < 1:
+            raise ValueError("limit must be at least 1")
+        box: list[Message] = []
+        try:
+            self._receive_any(timeout, box, limit)
+            return [_data_of(message, decode) for message in box]
+        except UnicodeDecodeError as exc:
+            raise self._refuse_text(exc) from exc
+        except BaseException:
+            self._given_back.extend(box)
+            raise
+
+    def _receive_any(
+        self, timeout: Optional[float], box: list[Message], limit: Optional[int] = 1
+    ) -> None:
+        """Receive messages into ``box``, where no exception can lose them."""
+        try:
+            if timeout is None:
+                with self._reader:
+                    self._receive(None, box)
+                    if limit != 1:
+                        self._receive_ready(box, limit)
+            else:
+                self._receive_within(timeout, box, limit)
+        finally:
+            self._takes += 1
+            if self._closing.gone:
+                self._release()
+
+    def _receive_ready(self, box: list[Message], limit: Optional[int]) -> None:
+        """Put further messages into ``box`` that are there already. Reader role."""
+        count = sys.maxsize if limit is None else limit
+        most = self.options.max_queue_bytes
+        room = (sys.maxsize if most is None else most) - len(box[0].data)
+        while len(box) < count and room > 0:
+            size = len(box)
+            if self._given_back:
+                box.extend(itertools.starmap(self._given_back.pop, ((0,),)))
+            elif self._inbox.messages:
+                self._inbox.move_to(box)
+            elif self._is_simple and not self._hungry:
+                room -= self._take_whole(box, count, room)
+                continue
+            elif self._hungry or self._decode(busy=True, box=box) is None:
+                return
+            room -= sum(len(message.data) for message in box[size:])
+
+    def _take_whole(self, box: list[Message], count: int, room: int) -> int:
+        """
+        Decode messages by the shortest way, as ``_receive_whole()``; returns their size.
+
+        Reader role.
+        """
+        inbound = self._inbound
+        decoder = inbound.decoder
+        buffer, pos, size = decoder.buffer, decoder.pos, 0
+        self._is_simple = False
+        self._torn = True
+        while len(box) < count and size < room:
+            whole = whole_message(buffer, pos, decoder.masked, inbound.whole_limit)
+            if whole is None:
+                break
+            data, string, pos = whole
+            box.append(Message(string is not None, data, string))
+            size += len(data)
+            self._whole_messages += 1
+        else:
+            self._is_simple = True
+        decoder.pos = pos
+        self._hungry = inbound.is_used_up()
+        self._is_simple = self._is_simple or self._hungry
+        self._torn = False
+        return size
 
     def recv_streaming(self, decode: Optional[bool] = None) -> Iterator[Data]:
         """
@@ -200,7 +341,7 @@ class Receiving(Sending):
             if self.is_gone:
                 self._release()
 
-    def _receive_within(self, timeout: float, box: list[Message]) -> None:
+    def _receive_within(self, timeout: float, box: list[Message], limit: Optional[int] = 1) -> None:
         """Receive a message into ``box``, where no exception can lose it."""
         deadline = Deadline(max(0.0, timeout))
         hold = Hold(self._reader)
@@ -209,6 +350,8 @@ class Receiving(Sending):
                 if not hold.take(max(ROLE_GRACE, timeout)):
                     raise _OutOfTime
                 self._receive(deadline, box)
+                if limit != 1:
+                    self._receive_ready(box, limit)
             finally:
                 if hold.taken:
                     self._reader.release()
@@ -230,20 +373,24 @@ class Receiving(Sending):
         It goes there in single steps of C code: wherever an exception hits, it is in the box or
         still where it came from.
         """
-        self._check_opened()
+        if not self._opened:
+            self._check_opened()
         if self._streaming is not streaming:
             self._check_streaming("recv")
         tried = False
         while True:
             if self._given_back:
-                box.extend(itertools.starmap(self._given_back.popleft, ((),)))
+                box.extend(itertools.starmap(self._given_back.pop, ((0,),)))
                 return
             if self._inbox.messages:
                 self._inbox.move_to(box)
                 return
             if self._meter is not None:
                 self._wait_for_meter(self._meter, deadline)
-            if self._decode(box=box) is not None:
+            undecoded = not self._hungry or self._peer_error is not None
+            if undecoded and self._decode(box=box) is not None:
+                self._hungry = self._inbound.is_used_up()
+                self._is_simple = self._seems_simple()
                 return
             if self._closing.over:
                 raise self._closed()
@@ -262,14 +409,69 @@ class Receiving(Sending):
 
     # Reading and decoding, under the reader role
 
+    def _seems_simple(self) -> bool:
+        """Tell whether ``_receive_whole()`` is worth a try. Reader role."""
+        return (
+            self._transport.direct
+            and self._inbound.is_simple
+            and self._meter is None
+            and self._peer_error is None
+            and not self._inbox.messages
+            and self._control is None
+            and not self._received
+        )
+
+    def _receive_whole(self, box: list[Whole]) -> None:
+        """
+        Receive a message by the shortest way, as most of them are: whole, in a single frame,
+        while nothing else is going on. Reader role.
+
+        In all other cases nothing is put into ``box``, and ``_receive()`` goes on from there.
+        """
+        self._is_simple = False  # until all has gone well
+        inbound, received = self._inbound, self._received
+        decoder = inbound.decoder
+        if self._hungry:
+            try:
+                append_result(received, self._transport.recv, self._read_size)
+            except OSError as exc:
+                self._eof(exc)
+                return
+            buffer = received[0]
+            pos = 0
+        else:
+            buffer = decoder.buffer
+            pos = decoder.pos
+        message = whole_message(buffer, pos, decoder.masked, inbound.whole_limit)
+        if message is None:
+            return
+        self._torn = True
+        box.append(message)
+        size = len(buffer)
+        if received:
+            received.clear()
+            self._received_bytes += size
+            if size >= self._read_size or self._read_size > READ_SIZE:
+                self._adapt(size)
+        if message[2] < size:
+            decoder.buffer = buffer
+            decoder.pos = message[2]
+            self._hungry = False
+        elif not self._hungry:
+            decoder.release()
+            self._hungry = True
+        self._whole_messages += 1
+        self._is_simple = True
+        self._torn = False
+
     def _read(self, deadline: Optional[Deadline]) -> None:
         """Wait for input and feed it to the decoder. Reader role."""
         transport = self._transport
         try:
             if not self._received:
                 if deadline is None:
-                    transport.read(self._received, self.options.read_limit)
-                elif not transport.read_nowait(self._received, self.options.read_limit):
+                    transport.read(self._received, self._read_size)
+                elif not transport.read_nowait(self._received, self._read_size):
                     if not transport.wait_readable(deadline.remaining()):
                         raise _OutOfTime
                     return
@@ -282,7 +484,7 @@ class Receiving(Sending):
         """Feed what has arrived to the decoder; false if nothing has. Reader role."""
         try:
             if not self._received and not self._transport.read_nowait(
-                self._received, self.options.read_limit
+                self._received, self._read_size
             ):
                 return False
         except OSError as exc:
@@ -297,17 +499,31 @@ class Receiving(Sending):
         if not data:
             self._eof(None)
             return
-        end = not received[-1]
         self._torn = True
-        self._hungry = False
+        self._is_simple = self._hungry = False
         self._inbound.feed(data)
-        # The end of input is for the next time: what came before must be decoded first.
-        received[:] = [b""] if end else []
+        if received[-1]:
+            received.clear()
+        else:
+            # The end of input is for the next time: what came before must be decoded first.
+            received[:] = [b""]
         self._torn = False
-        self._reads += 1
         self._received_bytes += len(data)
+        self._adapt(len(data))
         if self._meter is not None:
             self._measure(self._meter, 0, len(data))
+
+    def _adapt(self, size: int) -> None:
+        """Read more at a time from a peer that sends much, and less again later."""
+        if size >= self._read_size:
+            self._read_size = min(4 * self._read_size, self.options.read_limit + MAX_HEADER)
+        if 4 * size >= self._read_size:
+            self._small_reads = 0
+            return
+        self._small_reads += 1
+        if self._small_reads > PATIENT_READS:
+            self._small_reads = 0
+            self._read_size = max(self._read_size // 4, READ_SIZE)
 
     def _decode(self, busy: bool = False, box: Optional[list[Message]] = None) -> Optional[Message]:
         """
@@ -323,6 +539,7 @@ class Receiving(Sending):
             when it is the turn of others.
         """
         controls = 0
+        self._is_simple = False
         while self._peer_error is None:
             event = self._control
             if event is None:
@@ -387,7 +604,7 @@ class Receiving(Sending):
 
     def _is_held_back(self, meter: Meter) -> float:
         """Seconds until the rate limit lets the next message in. Reader role."""
-        if self._closing.phase is not Phase.OPEN or self._broken is not None:
+        if not self._closing.open or self._broken is not None:
             return 0.0
         delay = meter.delay(time.monotonic())
         if delay and not self._held_back:
@@ -420,9 +637,7 @@ class Receiving(Sending):
             self._acknowledge(control.data)
         elif control.opcode == Opcode.PING and not self._closing.over:
             # RFC 6455 §5.5.2: also after our Close frame, until the peer's is received.
-            frame = OutFrame(self._outbound.encode(FIN | Opcode.PONG, control.data))
-            self._outbox.pong.append(frame)
-            self._push()
+            self._push_pong(OutFrame(self._outbound.encode(FIN | Opcode.PONG, control.data)))
 
     # The end, under the reader role
 
@@ -431,6 +646,7 @@ class Receiving(Sending):
         with self._outbound_lock:
             if not self._closing.over:
                 self._cause = self._cause or self._broken or without_traceback(exc)
+            self._at_rest = False
             self._closing.eof()
             self._outbox.clear()
             for waiter in self._pings.values():
@@ -440,7 +656,10 @@ class Receiving(Sending):
                 self._gone.set()
         self._inbound.end()
         # Writers must not wait for a transport that nobody reads any more.
-        self._transport.abort()
+        if self._half_closed and self._transport.direct and not self.is_client:
+            self._transport.aborted = True  # the kernel knows that both directions have ended
+        else:
+            self._transport.abort()
 
     def _read_to_end(self, deadline: Deadline, done: Any) -> None:
         """Advance the closing handshake. Reader role."""
@@ -538,6 +757,13 @@ class Receiving(Sending):
 
 class _OutOfTime(Exception):
     """A deadline expired while waiting for input."""
+
+
+def _data_of(message: Message, decode: Optional[bool]) -> Data:
+    """What the application gets."""
+    if message.text if decode is None else decode:
+        return message.data.decode() if message.string is None else message.string
+    return message.data
 
 
 def _deadline_at(moment: Optional[float]) -> Deadline:

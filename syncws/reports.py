@@ -64,8 +64,11 @@ def connection_totals(connection: ServerConnection) -> dict[Any, int]:
     """What a connection that has ended adds to the totals of its server."""
     connection.is_booked = True
     stats = connection.stats()
-    totals: dict[Any, int] = {name: int(stats[name]) for name in TOTALS}
-    totals["closed", connection.end_code] = 1
+    totals: dict[Any, int] = {("closed", connection.end_code): 1}
+    for name in TOTALS:
+        amount = stats[name]
+        if amount:
+            totals[name] = int(amount)
     return totals
 
 

@@ -14,18 +14,21 @@ import time
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar, Union
 
 from .deadline import Deadline
 from .exceptions import ConcurrencyError, ConnectionClosed
 from .frames import FIN, RSV1
+from .messages import WHOLE_BINARY, WHOLE_TEXT
 from .opcodes import Close, CloseCode, Opcode
 from .options import Options
 from .permessage_deflate import DeflateCodec
-from .protocol import Closing, Outbound, Phase
+from .protocol import MASKED_OUTBOUND, OUTBOUND, Closing, Outbound
 from .queues import Outbox, OutFrame
 from .service import service
-from .transport import SLICE, Transport
+from .speedups import message_block
+from .transport import JOIN_LIMIT, SLICE, Transport
 
 __all__ = ["Data", "DataLike", "LoggerLike", "Offer", "PongWaiter", "Sending", "SharedMessage"]
 
@@ -85,6 +88,7 @@ class SharedMessage:
 
     def __init__(self, opcode: int, data: bytes) -> None:
         self.head = FIN | opcode
+        self.is_text = opcode == Opcode.TEXT
         self.data = data
         self._encoded: dict[Any, tuple[bytes, bytes]] = {}
 
@@ -110,12 +114,40 @@ class Sending:
     Thread safety: as for :class:`Connection`.
     """
 
+    __slots__ = (
+        "_at_rest",
+        "_broken",
+        "_cause",
+        "_close_by",
+        "_closing",
+        "_corked",
+        "_corks",
+        "_deflate_lock",
+        "_dropped_messages",
+        "_fragmenting",
+        "_half_closed",
+        "_ids",
+        "_is_simple_sender",
+        "_logger",
+        "_opened",
+        "_outbound",
+        "_outbound_lock",
+        "_outbox",
+        "_pings",
+        "_pollers",
+        "_said_slow",
+        "_sent_messages",
+        "_transport",
+        "awaited",
+        "latency",
+        "options",
+    )
+
     # Whether this end is the client: it masks, and leaves it to the server to end TCP.
     is_client = False
 
     def __init__(self, transport: Transport, options: Options, logger: LoggerLike) -> None:
-        self.id: uuid.UUID = uuid.uuid4()
-        """Unique identifier, for logs."""
+        self._ids: list[uuid.UUID] = []  # the first one counts
         self.latency: float = 0.0
         """Seconds between the last answered ping and its pong; 0.0 before the first."""
         self.options = options
@@ -125,18 +157,22 @@ class Sending:
 
         # Keeps compressed frames in the order in which the deflater made them.
         self._deflate_lock = threading.Lock()
-        self._outbound = Outbound(masked=self.is_client, extensions=(), random=os.urandom)
+        self._outbound = MASKED_OUTBOUND if self.is_client else OUTBOUND
+        self._is_simple_sender = False  # whether frames are the same bytes for each receiver
 
         # Whether the service thread is about to take the outbound lock; written by it alone.
         self.awaited = False
 
         # Guarded by _outbound_lock.
         self._outbound_lock = threading.Lock()
+        self._at_rest = False  # whether nothing is in the way of try_block()
         self._closing = Closing()
         self._outbox = Outbox(transport)
         self._fragmenting: Optional[object] = None  # who is sending a fragmented message
         self._pings: dict[bytes, PongWaiter] = {}
         self._pollers: list[weakref.ref[_Poller]] = []  # threads waiting for writability
+        self._corks: list[weakref.ref[Any]] = []  # threads that collect what they send
+        self._corked: Optional[OutFrame] = None  # the last that was collected
         self._half_closed = False
         self._sent_messages = 0
         self._dropped_messages = 0
@@ -150,6 +186,15 @@ class Sending:
     # What it is
 
     @property
+    def id(self) -> uuid.UUID:
+        """Unique identifier, for logs."""
+        # Made when needed, and without a lock: a signal handler may ask for it too. Of two threads
+        # that ask at once each appends one, and both get the first.
+        if not self._ids:
+            self._ids.append(uuid.uuid4())
+        return self._ids[0]
+
+    @property
     def logger(self) -> LoggerLike:
         """Logger of this connection; its records have the attribute ``websocket``."""
         # Made when needed: kept here, it would make a cycle, and the connection outlive its use.
@@ -158,12 +203,12 @@ class Sending:
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent, as far as is known."""
-        return self._opened and self._closing.phase is Phase.OPEN and self._broken is None
+        return self._opened and self._closing.open and self._broken is None
 
     @property
     def is_gone(self) -> bool:
         """Whether the TCP connection has ended."""
-        return self._closing.phase is Phase.GONE
+        return self._closing.gone
 
     # Messages
 
@@ -197,13 +242,21 @@ class Sending:
             TypeError: the message is of another type, or of mixed types. In the
                 middle of a fragmented message the connection is closed with 1011.
         """
+        if self._at_rest or self._corks:
+            block = message_block(message, text, JOIN_LIMIT)
+            sent = block is not None and self.try_block(block)
+            if sent is True:
+                return
+            if sent is not False:
+                self._wait_written(sent, None if timeout is None else Deadline(timeout))
+                return
         deadline = None if timeout is None else Deadline(timeout)
         if isinstance(message, str):
-            opcode = Opcode.BINARY if text is False else Opcode.TEXT
-            self._transmit(FIN | opcode, message.encode(), compress, deadline)
+            head = WHOLE_BINARY if text is False else WHOLE_TEXT
+            self._transmit(head, message.encode(), compress, deadline)
         elif isinstance(message, BytesLike):
-            opcode = Opcode.TEXT if text else Opcode.BINARY
-            self._transmit(FIN | opcode, bytes(message), compress, deadline)
+            head = WHOLE_TEXT if text else WHOLE_BINARY
+            self._transmit(head, bytes(message), compress, deadline)
         elif isinstance(message, Mapping):
             raise TypeError("data is a dict-like object")
         elif isinstance(message, Iterable):
@@ -249,6 +302,61 @@ class Sending:
         if self._fragmenting is token:
             self._fail(Close(CloseCode.INTERNAL_ERROR, "error in fragmented message"), None)
 
+    def try_block(self, block: bytes) -> Union[OutFrame, bool]:
+        """
+        Send a message by the shortest way, if nothing stands in its way.
+
+        Args:
+            block: an uncompressed and unmasked frame, not larger than ``JOIN_LIMIT``.
+
+        Returns:
+            Whether it was sent; or what waits of it.
+        """
+        if self.awaited:
+            return False
+        outbox = self._outbox
+        with self._outbound_lock:
+            if not self._at_rest:
+                return self._collect_block(block)
+            self._at_rest = False  # until all has gone well
+            try:
+                waits = outbox.send_block(block)
+            except OSError as exc:
+                self._break_output(exc)
+                return False
+            self._sent_messages += 1
+            if waits is None:
+                self._at_rest = True
+                return True
+            return waits
+
+    def _look_at_rest(self) -> None:
+        """Note whether ``try_block()`` may go its way. Outbound lock."""
+        outbox = self._outbox
+        self._at_rest = (
+            self._is_simple_sender
+            and outbox.settled
+            and not outbox.waiting
+            and outbox.pong is None
+            and self._closing.open
+            and self._fragmenting is None
+            and not self._corks
+        )
+
+    def _collect_block(self, block: bytes) -> bool:
+        """Queue a message for the end of a cork; false if that can't be. Outbound lock."""
+        if (
+            not self._is_simple_sender
+            or not self._closing.open
+            or self._fragmenting is not None
+            or self._outbox.waiting > self.options.write_limit
+            or not any(map(is_alive, self._corks))
+        ):
+            return False
+        self._corked = self._outbox.put_block(block)
+        self._sent_messages += 1
+        return True
+
     def _transmit(
         self,
         head: int,
@@ -258,19 +366,20 @@ class Sending:
         token: Optional[object] = None,
     ) -> None:
         """Send a data frame; ``token`` identifies the fragmented message that it is part of."""
-        self._make_room(deadline)
+        if self._outbox.waiting > self.options.write_limit or not self._opened:
+            self._make_room(deadline)
         codec = self._outbound.codec
         if codec is None or not compress or self._is_small(codec, data, token):
-            frame = OutFrame(self._outbound.encode(head, data))
-            queued = self._queue_data(frame, head, token)
+            sent = self._queue_data(self._outbound.encode(head, data), head, token)
         else:
-            frame, queued = self._queue_deflated(codec, head, data, token)
-        if not queued:
+            sent = self._queue_deflated(codec, head, data, token)
+        if sent is True:
+            if not self._outbox.settled:
+                service.request(self)  # TLS has the end of it, and the kernel does not
+        elif sent is False:
             raise self._why_closed(deadline)
-        if not frame.done:
-            self._wait_written(frame, deadline)
-        elif not self._outbox.settled:
-            service.request(self)  # TLS has the end of it, and the kernel does not
+        else:
+            self._wait_written(sent, deadline)
 
     @staticmethod
     def _is_small(codec: DeflateCodec, data: bytes, token: Optional[object]) -> bool:
@@ -279,36 +388,89 @@ class Sending:
 
     def _queue_deflated(
         self, codec: DeflateCodec, head: int, data: bytes, token: Optional[object]
-    ) -> tuple[OutFrame, bool]:
+    ) -> Union[OutFrame, bool]:
         with self._deflate_lock:
             try:
-                frame = OutFrame(self._outbound.encode_deflated(head, data))
-                return frame, self._queue_data(frame, head, token)
+                return self._queue_data(self._outbound.encode_deflated(head, data), head, token)
             except BaseException:
                 # The peer won't see this message, so no later one may refer to it.
                 codec.reset_deflater()
                 raise
 
-    def _queue_data(self, frame: OutFrame, head: int, token: Optional[object]) -> bool:
-        """Queue a data frame and hand the kernel what it takes; false if closed or broken."""
+    def _queue_data(
+        self, buffers: tuple[bytes, bytes], head: int, token: Optional[object]
+    ) -> Union[OutFrame, bool]:
+        """
+        Queue a data frame and hand the kernel what it takes.
+
+        Returns:
+            ``True`` if that is all, or this is for later; false if closed or broken; else what
+            waits.
+        """
         if self.awaited:
             time.sleep(BREATH)
         with self._outbound_lock:
-            if self._closing.phase is not Phase.OPEN or self._broken is not None:
+            if not self._closing.open or self._broken is not None:
                 return False
+            self._at_rest = False
             if self._fragmenting is not token:
                 self._begin_fragments(head, token)
-            self._outbox.put(frame)
+            waits = None
+            try:
+                if self._corks and any(map(is_alive, self._corks)):
+                    self._corked = self._outbox.put(buffers)
+                else:
+                    waits = self._outbox.send(buffers)
+            except OSError as exc:
+                self._break_output(exc)
+                return False
             if head & FIN:
                 self._fragmenting = None
                 self._sent_messages += 1
-            self._flush()
-            return self._broken is None
+            self._look_at_rest()
+            return True if waits is None else waits
 
     def _begin_fragments(self, head: int, token: Optional[object]) -> None:
         if self._fragmenting is not None or head & ~FIN == Opcode.CONT:
             raise ConcurrencyError("cannot call send while another thread is already running send")
         self._fragmenting = token
+
+    # Messages that are sent together
+
+    def cork(self) -> Cork:
+        """
+        Collect messages, and send them in as few system calls as possible::
+
+            with connection.cork():
+                for message in messages:
+                    connection.send(message)
+
+        Until the end of the block ``send()`` returns at once, from any thread, unless more than
+        ``write_limit`` bytes wait; the end of the block waits as ``send()`` does without it.
+        What was collected is not held back for long: pings, pongs and the Close frame take it
+        along, and so does the service thread after about 0.1 s.
+
+        Raises:
+            ConnectionClosed: at the end of the block, the connection is closed.
+        """
+        return Cork(self)
+
+    def _uncork(self, cork: Cork, wait: bool) -> None:
+        """Send what was collected; ``wait`` until the kernel has it."""
+        with self._outbound_lock:
+            self._corks = [ref for ref in self._corks if ref() not in (None, cork)]
+            frame, self._corked = self._corked, None
+            flushed = self._flush()
+        if wait and frame is not None and not frame.done:
+            self._wait_written(frame, None)
+        elif not flushed:
+            service.request(self)
+
+    def _add_cork(self, cork: Cork) -> None:
+        self._check_opened()
+        with self._outbound_lock:
+            self._at_rest = False
+            self._corks = [*filter(is_alive, self._corks), weakref.ref(cork)]
 
     # Messages for many connections
 
@@ -321,10 +483,9 @@ class Sending:
         """Send a message if there is room for it; never waits for the peer."""
         codec = self._outbound.codec
         if codec is None or len(shared.data) < codec.threshold:
-            return self._offer(OutFrame(shared.encode(self._outbound, None)))
-        frame = OutFrame(shared.encode(self._outbound, codec))
+            return self._offer(shared.encode(self._outbound, None))
         with self._deflate_lock:
-            offer = self._offer(frame)
+            offer = self._offer(shared.encode(self._outbound, codec))
             if offer is Offer.SENT or offer is Offer.QUEUED:
                 # The peer's window has moved by a message that our deflater doesn't know.
                 codec.reset_deflater()
@@ -343,21 +504,28 @@ class Sending:
                 self.options.write_limit,
             )
 
-    def _offer(self, frame: OutFrame) -> Offer:
+    def _offer(self, buffers: tuple[bytes, bytes]) -> Offer:
         with self._outbound_lock:
-            if self._closing.phase is not Phase.OPEN or self._broken is not None:
+            if not self._closing.open or self._broken is not None:
                 return Offer.CLOSED
             if self._fragmenting is not None:
                 return Offer.BUSY
-            if not self._has_room(frame.size):
+            if self._outbox.waiting and not self._has_room(len(buffers[0]) + len(buffers[1])):
                 return Offer.FULL
-            self._outbox.put(frame)
+            self._at_rest = False
+            try:
+                waits = self._outbox.send(buffers)
+            except OSError as exc:
+                self._break_output(exc)
+                return Offer.CLOSED
             self._sent_messages += 1
-            flushed = self._flush()
-        if self._broken is not None:
-            return Offer.CLOSED
-        if flushed:
+            self._look_at_rest()
+        if waits is None and self._outbox.settled:
             return Offer.SENT
+        return self.leave_to_service()
+
+    def leave_to_service(self) -> Offer:
+        """Have the service thread send what waits."""
         service.request(self)
         return Offer.QUEUED
 
@@ -425,7 +593,7 @@ class Sending:
     ) -> None:
         self._make_room()
         with self._outbound_lock:
-            is_open = self._closing.phase is Phase.OPEN and self._broken is None
+            is_open = self._closing.open and self._broken is None
             if is_open:
                 if waiter is not None:
                     payload = self._expect_pong(payload, waiter)
@@ -467,18 +635,25 @@ class Sending:
 
     def _begin_close(self, close: Close) -> None:
         """Send a Close frame if none was sent. Never blocks."""
-        frame = OutFrame(self._outbound.encode_close(close))
+        if self._half_closed:
+            return  # all is said
+        # Once it is not open, it never is again.
+        frame = OutFrame(self._encode_close(close)) if self._closing.open else None
         with self._outbound_lock:
             if self._broken is not None:
                 return  # nothing would reach the peer, and nothing is to be said to have been sent
             if self._fragmenting is not None:
                 close = Close(CloseCode.INTERNAL_ERROR, "close during fragmented message")
-                frame = OutFrame(self._outbound.encode_close(close))
+                frame = OutFrame(self._encode_close(close))
             if self._closing.send(close):
                 self._end_output(frame)
             flushed = self._flush()
         if not flushed:
             service.request(self)
+
+    def _encode_close(self, close: Close) -> tuple[bytes]:
+        header, payload = self._outbound.encode_close(close)
+        return (header + payload,)
 
     def _end_output(self, frame: Optional[OutFrame]) -> None:
         """Queue the Close frame and start the clock of the closing handshake. Outbound lock."""
@@ -491,7 +666,7 @@ class Sending:
         """A Close frame was received (RFC 6455 §5.5.1, §7.1.5). Reader role."""
         with self._outbound_lock:
             answer = self._closing.receive(close)
-            frame = None if answer is None else OutFrame(self._outbound.encode_close(answer))
+            frame = None if answer is None else OutFrame(self._encode_close(answer))
             self._end_output(frame)
             flushed = self._flush()
         if not flushed:
@@ -499,7 +674,7 @@ class Sending:
 
     def _fail(self, close: Close, cause: Optional[BaseException]) -> None:
         """Fail the connection (RFC 6455 §7.1.7): say why, and ignore what comes. Never blocks."""
-        frame = OutFrame(self._outbound.encode_close(close))
+        frame = OutFrame(self._encode_close(close))
         with self._outbound_lock:
             if self._closing.over:
                 return
@@ -526,23 +701,34 @@ class Sending:
 
     def _flush(self) -> bool:
         """Hand the kernel what it takes; true if nothing is left. Outbound lock."""
+        self._at_rest = False
+        flushed = self._flush_outbox()
+        self._look_at_rest()
+        return flushed
+
+    def _flush_outbox(self) -> bool:
         if self._half_closed:
             self._outbox.clear()  # a pong that came too late
             return True
         try:
             flushed = self._outbox.flush()
         except OSError as exc:
-            self.break_off(exc)
-            self._outbox.clear()
+            self._break_output(exc)
             return True
         if flushed and self._closing.over and not self._half_closed:
             # RFC 6455 §7.1.1: the server ends TCP first.
             flushed = self._half_closed = self._transport.shutdown_write(not self.is_client)
         return flushed
 
-    def _push(self) -> None:
+    def _break_output(self, exc: OSError) -> None:
+        """The kernel takes nothing any more. Outbound lock."""
+        self.break_off(exc)
+        self._outbox.clear()
+
+    def _push_pong(self, frame: OutFrame) -> None:
         """Hand the kernel what it takes, and leave the rest to the service thread."""
         with self._outbound_lock:
+            self._outbox.pong = frame
             flushed = self._flush()
         if not flushed:
             service.request(self)
@@ -630,6 +816,30 @@ class Sending:
         raise NotImplementedError
 
 
+class Cork:
+    """
+    What :meth:`Connection.cork` returns: a block in which messages are collected.
+
+    It counts as long as it lives, whatever exception ends the block, and wherever.
+    """
+
+    __slots__ = ("__weakref__", "_connection")
+
+    def __init__(self, connection: Sending) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection._add_cork(self)
+
+    def __exit__(
+        self,
+        exc_type: Optional[type[BaseException]],
+        exc_value: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self._connection._uncork(self, wait=exc_type is None)
+
+
 class _Poller:
     """
     A thread that waits for writability, as long as this object lives.
@@ -640,8 +850,8 @@ class _Poller:
     __slots__ = ("__weakref__",)
 
 
-def is_alive(poller: weakref.ref[_Poller]) -> bool:
-    return poller() is not None
+def is_alive(ref: weakref.ref[Any]) -> bool:
+    return ref() is not None
 
 
 Exc = TypeVar("Exc", bound=Optional[BaseException])

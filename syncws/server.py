@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -38,7 +39,15 @@ from .reports import (
 )
 from .sending import LoggerLike
 from .server_connection import ServerConnection, Settings, set_default, unavailable
-from .transport import TLSTransport, Transport
+from .threads import ThreadOptions
+from .transport import (
+    PORTABLE_IO,
+    TLSTransport,
+    Transport,
+    is_tcp,
+    is_tuned,
+    tune_listener,
+)
 
 __all__ = ["RunningHandler", "Server", "ServerConnection", "ShutdownReport"]
 
@@ -49,6 +58,12 @@ BACKLOG = 1024
 # were aborted.
 ABORT_SHARE = 0.25
 ABORT_RESERVE = 0.5  # seconds
+
+# Entries of the ledger.
+_ACCEPTED = {"accepted": 1}
+_OPENED = {"opened": 1}
+
+_PEEK = int(socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0))
 
 Timeout = Union[float, Literal["close_timeout"], None]
 
@@ -80,6 +95,7 @@ class Server(socketserver.ThreadingTCPServer):
         unlink: path of a Unix socket to remove at the end.
         shared: whether other processes may listen on the socket, or on sockets of their own
             with the same port, so that newcomers can be left to them.
+        threads: how the threads of connections are made.
     """
 
     daemon_threads = True
@@ -99,6 +115,7 @@ class Server(socketserver.ThreadingTCPServer):
         logger: LoggerLike,
         unlink: Optional[str] = None,
         shared: Optional[Literal["socket", "port"]] = None,
+        threads: Optional[ThreadOptions] = None,
     ) -> None:
         socketserver.BaseServer.__init__(self, sock.getsockname(), handler)  # type: ignore[arg-type] # finish_request() is ours, and it takes a function
         self.socket = sock
@@ -106,13 +123,14 @@ class Server(socketserver.ThreadingTCPServer):
         self.handler = handler
         self.settings = settings
         self.options = options
+        self.threads = threads or ThreadOptions()
         self.create_connection = create_connection
         self.logger = logger
         self._unlink = unlink
         self._shared = shared
         self._ledger = Ledger()
         self._highest: dict[str, int] = {}  # totals that stats() has told
-        self._admission = Admission(limits, self._ledger, logger)
+        self._admission = Admission(limits, self._ledger, logger, settings.trusted.trusts)
         self._acceptor = Acceptor(
             sock,
             self._accept_one,
@@ -136,6 +154,9 @@ class Server(socketserver.ThreadingTCPServer):
         self._thread_failing = False
         self._drain_said = False
         self._progress = Notifier()
+        # Whether accepted sockets inherit the options of this one; None: to be seen.
+        self._tuned: Optional[bool] = None
+        self._tune_listener()
 
     # What it is
 
@@ -152,7 +173,8 @@ class Server(socketserver.ThreadingTCPServer):
     @property
     def connections(self) -> set[ServerConnection]:
         """The connections that are open now, for :func:`broadcast` for example."""
-        return {conn for conn in self._all_connections() if conn.is_open}
+        slots = list(self._admission.slots.values())
+        return {slot.connection for slot in slots if slot.connection and slot.connection.is_open}
 
     def _all_connections(self) -> list[ServerConnection]:
         slots = list(self._admission.slots.values())
@@ -181,6 +203,10 @@ class Server(socketserver.ThreadingTCPServer):
         """Log why connections are refused, once a minute at most; called by connections."""
         self._admission.report(reason, text)
 
+    def admits_client(self, address: Any) -> bool:
+        """Tell whether the client of a proxy is within its limit; called by its connection."""
+        return self._admission.admits(threading.current_thread(), address)
+
     def stats(self) -> dict[str, Any]:
         """
         Count what happened since the server was made, and what there is now, as plain data.
@@ -191,6 +217,7 @@ class Server(socketserver.ThreadingTCPServer):
         ``accepted``, ``opened``                connections accepted, and opened, so far
         ``refused``                             those that were not opened, by reason: the name
                                                 of a limit, ``closing``, ``handshake``, ``origin``,
+                                                ``proxy`` (what a trusted one sent is malformed),
                                                 ``http`` (other requests), ``network``, ``thread``
         ``closed``                              ended connections by the close code that ended
                                                 them; 1006 for none
@@ -311,9 +338,11 @@ class Server(socketserver.ThreadingTCPServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Tell whether the client is still there: who hung up at once is worth no thread."""
-        request.setblocking(False)  # until its transport says otherwise
+        # With a timeout (of socket.setdefaulttimeout()) Python waits, whatever the flags say.
+        if PORTABLE_IO or request.gettimeout() is not None:
+            request.setblocking(False)  # until its transport says otherwise
         try:
-            return bool(request.recv(1, socket.MSG_PEEK))
+            return bool(request.recv(1, _PEEK))
         except BlockingIOError:
             return True
         except OSError:
@@ -321,7 +350,7 @@ class Server(socketserver.ThreadingTCPServer):
 
     def _accept_one(self) -> None:
         request, client_address = self.get_request()
-        self._ledger.count("accepted")
+        self._ledger.add(_ACCEPTED)
         try:
             if self.verify_request(request, client_address):
                 self.process_request(request, client_address)
@@ -349,7 +378,7 @@ class Server(socketserver.ThreadingTCPServer):
         late = self._drain is not None and self._shared is None
         self._admission.enter(thread, Slot(request, client_address, late))
         try:
-            thread.start()
+            self.threads.start(thread)
         except BaseException as exc:
             if thread.ident is None:
                 self._ledger.add({("refused", "thread"): 1, "thread_errors": 1})
@@ -377,8 +406,9 @@ class Server(socketserver.ThreadingTCPServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Do the opening handshake, run the handler, close."""
+        self.threads.pin()
         slot = self._admission.slots[threading.current_thread()]
-        connection = self._connect(request)
+        connection = self._connect(request, client_address)
         connection.late = slot.late
         slot.connection = connection
         # Whoever wanted to cut it may have looked before the connection was there to be seen.
@@ -410,26 +440,46 @@ class Server(socketserver.ThreadingTCPServer):
                 )
                 connection.discard()
         if refused is None:
-            self._ledger.count("opened")
+            self._ledger.add(_OPENED)
         return refused is None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log an exception that nobody expected."""
         self.logger.error("unexpected internal error", exc_info=True)
 
-    def _connect(self, sock: socket.socket) -> ServerConnection:
+    def _connect(self, sock: socket.socket, address: Any) -> ServerConnection:
         try:
             portable = self.create_connection.portable_io
+            tuned = self._is_tuned(sock)
             if self.settings.ssl is None:
-                transport = Transport(sock, portable=portable)
+                transport = Transport(sock, portable=portable, peer=address, tuned=tuned)
             else:
                 transport = TLSTransport(
-                    sock, self.settings.ssl, server_side=True, portable=portable
+                    sock,
+                    self.settings.ssl,
+                    server_side=True,
+                    portable=portable,
+                    peer=address,
+                    tuned=tuned,
                 )
             return self.create_connection(transport, self.options, self.logger, self)
         except BaseException:
             sock.close()
             raise
+
+    def _tune_listener(self) -> None:
+        """Have accepted sockets inherit their options, where this socket is ours alone."""
+        usual = type(self).get_request is Server.get_request
+        if PORTABLE_IO or not usual or self._shared == "socket" or not is_tcp(self.socket):
+            self._tuned = False
+        else:
+            tune_listener(self.socket, self.options.user_timeout)
+
+    def _is_tuned(self, sock: socket.socket) -> bool:
+        """Whether an accepted socket has inherited its options, as the first one did."""
+        if self._tuned is None:
+            self._tuned = is_tuned(sock, self.options.user_timeout)
+        return self._tuned
 
     def _run_handler(self, connection: ServerConnection) -> None:
         """Run the user's code, and close as it ended."""
@@ -450,7 +500,8 @@ class Server(socketserver.ThreadingTCPServer):
             if connection.was_cut and connection.id in self._asked_to_close:
                 self._aborted.add(connection.id)
             self._ledger.add(connection_totals(connection))
-            connection.logger.info("connection closed: %s", describe_end(connection))
+            if self.logger.isEnabledFor(logging.INFO):
+                connection.logger.info("connection closed: %s", describe_end(connection))
 
     def _refuse(self, request: socket.socket, reason: str) -> None:
         answer = b""

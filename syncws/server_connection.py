@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 from .connection import Connection
 from .deadline import Deadline
 from .exceptions import InvalidHandshake, InvalidOrigin
+from .forwarded import Client, TrustedProxies, find_client
 from .handshake import Origins, ServerHandshake, error_response, origin_advice, reject
 from .http11 import Request, RequestParser, Response
 from .options import Options
+from .proxy_protocol import ProxyHeaderParser
 from .sending import LoggerLike, without_traceback
 from .service import service
 from .transport import PORTABLE_IO, Transport
@@ -25,6 +27,8 @@ __all__ = ["ServerConnection", "Settings", "set_default", "unavailable"]
 
 # How long a client that was refused may take to read the answer.
 REFUSAL_LINGER = 2.0  # seconds
+
+SWITCHING_PROTOCOLS = int(http.HTTPStatus.SWITCHING_PROTOCOLS)
 
 ProcessRequest = Callable[[Any, Request], Optional[Response]]
 ProcessResponse = Callable[[Any, Request, Response], Optional[Response]]
@@ -44,6 +48,8 @@ class Settings(NamedTuple):
     server_header: Optional[str]
     health: Optional[str]
     open_timeout: Optional[float]
+    trusted: TrustedProxies = TrustedProxies()
+    proxy_protocol: bool = False
 
 
 # Whom a limit kept out is told to wait.
@@ -66,7 +72,12 @@ class ServerConnection(Connection):
     Attributes:
         server: the server that accepted it.
         username: set by :func:`basic_auth`, ``None`` without.
+        handler: the function that was chosen by the path, where that is done.
+        handler_kwargs: its further arguments, where a URL map has variables.
     """
+
+    handler: Callable[..., None]
+    handler_kwargs: dict[str, Any]
 
     # What sockets can do is asked of the platform; a subclass may insist on less.
     portable_io = PORTABLE_IO
@@ -81,9 +92,42 @@ class ServerConnection(Connection):
         self.is_booked = False
         # Whether it was accepted while the server was draining.
         self.late = False
-        self._out_of_resources = False
+        # Why _respond() kept the client out, in a word for the statistics.
+        self._refused_for: Optional[str] = None
+        # What a trusted proxy said of the client.
+        self._client: Optional[Client] = None
         # Why the opening handshake was cut, if it was; set once, by a single atomic store.
         self.cut_reason: Optional[str] = None
+
+    @property
+    def remote_address(self) -> Any:
+        """
+        Address of the client, as :meth:`socket.socket.getpeername` gives it.
+
+        Behind one of the server's ``trusted_proxies``, what that says; the port is 0 if it
+        doesn't say, and the host ``"unknown"``, or a name that starts with ``_``, if it hides it.
+        """
+        return self.peer_address if self._client is None else self._client.address
+
+    @property
+    def peer_address(self) -> Any:
+        """Address of the other end of the socket: of the client, or of a proxy."""
+        return self._transport.remote_address
+
+    @property
+    def host(self) -> Optional[str]:
+        """Host, and perhaps port, that the client connected to, from Host or a trusted proxy."""
+        if self._client is not None and self._client.host is not None:
+            return self._client.host
+        hosts = [] if self.request is None else self.request.headers.get_all("Host")
+        return hosts[0] if len(hosts) == 1 else None
+
+    @property
+    def scheme(self) -> str:
+        """``"wss"`` if the client uses TLS, as far as is known, else ``"ws"``."""
+        if self._client is not None and self._client.scheme is not None:
+            return self._client.scheme
+        return "wss" if self._transport.secure else "ws"
 
     def respond(self, status: int, text: str) -> Response:
         """
@@ -112,6 +156,9 @@ class ServerConnection(Connection):
             OSError: the network or TLS failed, or it took too long.
         """
         deadline = Deadline(settings.open_timeout)
+        with_header = settings.proxy_protocol and settings.trusted.trusts(self.peer_address)
+        if with_header and not self._read_proxy_header(deadline):
+            return "proxy"
         self._transport.handshake(deadline)
         parser = RequestParser()
         error = self._receive_request(parser, deadline)
@@ -126,13 +173,16 @@ class ServerConnection(Connection):
         assert self.request is not None
         requested()
         handshake = self._make_handshake(settings)
-        self.response = response = self._respond(self.request, handshake, settings)
-        if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
+        self.response, data = self._respond(self.request, handshake, settings)
+        response = self.response
+        if response.status_code != SWITCHING_PROTOCOLS:
             self._log_refusal(handshake)
             self._refuse(response, settings, deadline)
             return self._why_refused(handshake)
-        self._transport.send_before(deadline, response.serialize())
+        self._transport.send_before(deadline, data)
         self.subprotocol = handshake.subprotocol
+        self.request.headers.compact()
+        response.headers.compact()
         self._open(handshake.extensions, parser.leftover)
         return None
 
@@ -140,14 +190,59 @@ class ServerConnection(Connection):
         """Name what kept the client out, for the statistics; ``"http"`` for other requests."""
         if handshake.exception is not None:
             return "origin" if isinstance(handshake.exception, InvalidOrigin) else "handshake"
-        if self._out_of_resources:
-            return "thread"
+        if self._refused_for is not None:
+            return self._refused_for
         return "closing" if self._is_unwelcome else "http"
 
     @property
     def _is_unwelcome(self) -> bool:
         """Whether the server takes no more connections like this one."""
         return self.server.is_closing or (self.late and self.server.is_draining)
+
+    def _read_proxy_header(self, deadline: Deadline) -> bool:
+        """Read the header of the PROXY protocol; false if it is malformed."""
+        parser = ProxyHeaderParser()
+        try:
+            while not parser.feed(self._receive_before_tls(deadline, parser.wanted)):
+                pass
+        except ValueError as exc:
+            self._blame_proxy(str(exc))
+            return False
+        if parser.source is not None:
+            self._client = Client(parser.source)
+        return True
+
+    def _receive_before_tls(self, deadline: Deadline, size: int) -> bytes:
+        """Read from the socket itself, whatever the transport makes of what follows."""
+        received: list[bytes] = []
+        while not Transport.read_nowait(self._transport, received, size):
+            if not Transport.wait_readable(self._transport, deadline.remaining()):
+                raise TimeoutError("timed out while reading the PROXY header")
+        if deadline.expired():  # a peer may send all the time without ever finishing
+            raise TimeoutError("timed out while reading the PROXY header")
+        if not received[0]:
+            raise ConnectionAbortedError("connection closed before the end of the PROXY header")
+        return received[0]
+
+    def _blame_proxy(self, error: str) -> None:
+        """Say what a trusted proxy did wrong: it keeps out all its clients, perhaps."""
+        proxy = "a Unix socket"
+        if isinstance(self.peer_address, tuple):
+            proxy = self.peer_address[0]
+        self.server.report_refusal("proxy", f"connections refused: {error}; from {proxy}")
+
+    def _identify(self, request: Request, trusted: TrustedProxies) -> Optional[Response]:
+        """Find out from the request for whom a proxy made it."""
+        # The other end of a proxy's Unix socket is none of the server's own Unix socket.
+        if not trusted or (self._client is not None and not isinstance(self.remote_address, tuple)):
+            return None
+        try:
+            self._client = find_client(request.headers, self.remote_address, trusted)
+        except InvalidHandshake as exc:
+            self._blame_proxy(str(exc))
+            self._refused_for = "proxy"
+            return error_response(exc)
+        return None
 
     def _receive_request(
         self, parser: RequestParser, deadline: Deadline
@@ -185,43 +280,64 @@ class ServerConnection(Connection):
 
     def _respond(
         self, request: Request, handshake: ServerHandshake, settings: Settings
-    ) -> Response:
-        """Choose the response: health check, hooks, or the opening handshake."""
+    ) -> tuple[Response, bytes]:
+        """Choose the response: health check, hooks, or the opening handshake. Also as bytes."""
         try:
-            response = self._health(request, settings.health)
+            response = self._identify(request, settings.trusted)
+            if response is None and settings.health is not None:
+                response = self._health(request, settings.health)
             if response is None and settings.process_request is not None:
                 response = settings.process_request(self, request)
             if response is None:
-                response = handshake.respond(request)
-            if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
-                response = self._check_room() or response
-            set_default(response, "Server", settings.server_header)
+                asked = request if self._client is None else self._as_asked(request)
+                response = handshake.respond(asked)
+            if response.status_code == SWITCHING_PROTOCOLS:
+                response = self._check_room(settings) or response
+            if handshake.accepted is response and settings.server_header is not None:
+                response.headers["Server"] = settings.server_header  # it has none yet
+            else:
+                set_default(response, "Server", settings.server_header)
             if settings.process_response is not None:
                 response = settings.process_response(self, request, response) or response
-            response.serialize()  # what a hook did wrong shows here, and becomes a 500
-            return response
+            # What a hook did wrong shows in the last step, and becomes a 500.
+            return response, response.serialize()
         except Exception:
             self.logger.error("opening handshake failed", exc_info=True)
-            return reject(
+            response = reject(
                 500,
                 "Failed to open a WebSocket connection.\nSee server log for more information.\n",
             )
+            return response, response.serialize()
 
-    def _check_room(self) -> Optional[Response]:
+    def _as_asked(self, request: Request) -> Request:
+        """The request with the host that the client asked for, whose pages may connect."""
+        host = None if self._client is None else self._client.host
+        if host is None or "Host" not in request.headers:
+            return request
+        headers = request.headers.copy()
+        del headers["Host"]
+        headers["Host"] = host
+        return Request(request.path, headers, request.method, request.protocol)
+
+    def _check_room(self, settings: Settings) -> Optional[Response]:
         """What to answer instead of 101."""
         if self._is_unwelcome:
             return unavailable("closing")
+        through_proxy = settings.trusted.trusts(self.peer_address)
+        if through_proxy and not self.server.admits_client(self.remote_address):
+            self._refused_for = "max_connections_per_ip"
+            return unavailable("max_connections_per_ip")
         try:
             service.ensure()
         except (RuntimeError, OSError) as exc:
             self.server.report_refusal("thread", f"connections refused: {exc}")
-            self._out_of_resources = True
+            self._refused_for = "thread"
             return unavailable("thread")
         return None
 
-    def _health(self, request: Request, path: Optional[str]) -> Optional[Response]:
+    def _health(self, request: Request, path: str) -> Optional[Response]:
         """Answer a load balancer."""
-        if path is None or request.path.partition("?")[0] != path:
+        if request.path.partition("?")[0] != path:
             return None
         if request.method not in ("GET", "HEAD"):
             response = reject(405, "A health check is a GET or a HEAD request.\n")

@@ -2,8 +2,8 @@
 The service thread: one for the process, for what must happen while the application is busy.
 
 It starts with the first open connection, ends when there is none, and never runs
-user code nor waits for a peer. Every tick it looks at each connection; between ticks
-it waits for the sockets of those connections that need it.
+user code nor waits for a peer. Every tick it looks at each connection, or at some of very
+many; between ticks it waits for the sockets of those connections that need it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
 TICK = 0.1  # seconds
+# Connections looked at in a tick. With more of them it takes several ticks to see to all.
+LOOKS = 2000
 # Ticks without a connection after which the thread ends: connecting again soon is common.
 IDLE_TICKS = 2
 
@@ -172,6 +174,11 @@ class Service:
         """The connections, as they are."""
         return list(self._connections)
 
+    @property
+    def count(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
     def take_requests(self) -> list[Any]:
         """The connections that have asked by now; those that ask meanwhile wake the thread."""
         requests = [self._requests.popleft() for _ in range(len(self._requests))]
@@ -206,6 +213,8 @@ class _Loop:
         self.receiver = receiver
         self.selector = selector
         self.selector.register(receiver, READ)
+        # Connections that are yet to be looked at, where a tick is too short for all.
+        self._rest: list[Any] = []
 
     def run(self) -> None:
         try:
@@ -239,11 +248,12 @@ class _Loop:
     def _tick(self, now: float) -> int:
         """Attend to the connections that need it; tell how many there are."""
         # A method of its own, so that nothing here keeps them until the next tick.
-        connections = self.owner.snapshot()
-        for connection in connections:
+        connections = self._rest or self.owner.snapshot()
+        self._rest = connections[LOOKS:]
+        for connection in connections[:LOOKS]:
             if not connection.idle(now):
                 self._attend(connection)
-        return len(connections)
+        return self.owner.count
 
     def _wait(self, timeout: float) -> None:
         for key, _ in self.selector.select(max(0.0, timeout)):

@@ -7,12 +7,14 @@ import os
 import platform
 import socket
 import ssl as ssl_module
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Literal, Optional, Union
 
 from .admission import make_limits
+from .forwarded import TrustedProxies
 from .handshake import SAME_HOST, Origins, ServerHandshake
 from .options import Compression, MaxSize, choose_extensions, make_options
+from .paths import Paths, after
 from .rates import RateLimit
 from .sending import LoggerLike
 from .server import BACKLOG, Server
@@ -23,6 +25,7 @@ from .server_connection import (
     ServerConnection,
     Settings,
 )
+from .threads import Affinity, make_thread_options
 from .version import __version__
 
 __all__ = ["serve", "unix_serve"]
@@ -30,8 +33,11 @@ __all__ = ["serve", "unix_serve"]
 SERVER_HEADER = f"Python/{platform.python_version()} syncws/{__version__}"
 
 
+Handler = Callable[[ServerConnection], None]
+
+
 def serve(
-    handler: Callable[[ServerConnection], None],
+    handler: Union[Handler, Mapping[str, Handler]],
     host: Optional[str] = None,
     port: Optional[int] = None,
     *,
@@ -49,6 +55,9 @@ def serve(
     process_response: Optional[ProcessResponse] = None,
     server_header: Optional[str] = SERVER_HEADER,
     health: Optional[str] = None,
+    # Proxies
+    trusted_proxies: Optional[Sequence[str]] = None,
+    proxy_protocol: bool = False,
     # Timeouts
     open_timeout: Optional[float] = 10,
     ping_interval: Optional[float] = 20,
@@ -66,6 +75,9 @@ def serve(
     max_connections_per_ip: Optional[int] = None,
     max_handshakes: Optional[int] = 512,
     rate_limit: Optional[RateLimit] = None,
+    # Threads
+    affinity: Affinity = None,
+    stack_size: Optional[int] = None,
     # Logging
     logger: Optional[LoggerLike] = None,
     # Escape hatch
@@ -91,7 +103,8 @@ def serve(
     closed with 1011.
 
     Args:
-        handler: takes the :class:`ServerConnection`.
+        handler: takes the :class:`ServerConnection`. Or a dictionary of such functions by path,
+            ``{"/chat": chat, "/feed": feed}``: other paths are answered with 404.
         host: name or address to listen on; ``None`` or ``""`` for all interfaces.
         port: 0 or ``None`` for any; see ``server.server_address``.
         sock: listening socket to use instead of host and port; taken over. Other
@@ -112,6 +125,11 @@ def serve(
         server_header: value of the Server header; ``None`` for none.
         health: path, such as ``"/healthz"``, that is answered with 200, and with 503 once
             the server is closing or draining.
+        trusted_proxies: addresses, networks such as ``"10.0.0.0/8"``, and ``"unix"``, whose
+            ``Forwarded`` and ``X-Forwarded-For``, ``-Proto`` and ``-Host`` headers are believed:
+            ``connection.remote_address`` is the client's then. ``None`` for none.
+        proxy_protocol: whether connections of trusted proxies start with a header of
+            HAProxy's PROXY protocol, version 1 or 2.
         open_timeout: seconds for TLS and opening handshake together.
         ping_interval: seconds between keepalive pings; ``None`` for none.
         ping_timeout: seconds without life after a ping until the connection is failed with 1011;
@@ -123,16 +141,23 @@ def serve(
             it: 1008.
         max_queue: messages that may wait for the application; beyond, TCP holds the peer back.
         max_queue_bytes: the same in bytes; one message always fits.
-        read_limit: bytes of one read.
+        read_limit: bytes of one read, besides the header of a frame.
         write_limit: bytes that may wait for a slow peer before ``broadcast()`` applies its
             policy and ``send()`` waits for room.
         max_connections: connections at a time, those still opening included; others are
             answered with 503.
-        max_connections_per_ip: the same for one IPv4 address, or 64 bits of an IPv6 address. Not
-            behind a proxy, whose address all clients have.
+        max_connections_per_ip: the same for one IPv4 address, or 64 bits of an IPv6 address. For
+            clients of trusted proxies this counts when their request was read.
         max_handshakes: opening handshakes that wait for the client; over it, the one that has
             waited longest is dropped, with 503 if it had begun its request.
         rate_limit: how much a client may send per second; ``None`` for no limit.
+        affinity: which cores the threads of connections run on: ``"auto"`` for one that all of
+            them share, which is much faster where Python has a GIL and handlers do little else
+            than receive and send; or the numbers of some cores; ``None`` leaves it to the system.
+            What a handler starts, threads and processes, inherits it. On Linux.
+        stack_size: bytes of stack for the thread of a connection, for handlers that need more or
+            for a process with little address space; ``None`` for the default of the platform. Only
+            what is used of it takes memory.
         logger: default: ``logging.getLogger("syncws.server")``.
         create_connection: subclass of :class:`ServerConnection` to use.
         kwargs: further arguments of :func:`socket.create_server`, such as ``reuse_port=True``,
@@ -141,6 +166,7 @@ def serve(
     Raises:
         OSError: the address can't be listened on.
         TypeError, ValueError: an option is wrong.
+        NotImplementedError: threads can't choose cores on this platform.
     """
     settings = Settings(
         ssl=ssl,
@@ -153,7 +179,17 @@ def serve(
         server_header=server_header,
         health=health,
         open_timeout=open_timeout,
+        trusted=TrustedProxies(trusted_proxies),
+        proxy_protocol=proxy_protocol,
     )
+    if isinstance(handler, Mapping):
+        handler = paths = Paths(handler)
+        settings = settings._replace(process_request=after(process_request, paths.choose))
+    if proxy_protocol and not settings.trusted:
+        raise ValueError(
+            "proxy_protocol needs trusted_proxies: who may say where connections come from"
+        )
+    threads = make_thread_options(affinity, stack_size)
     limits = make_limits(max_connections, max_connections_per_ip, max_handshakes)
     # Mistakes show here, not when the first client comes.
     ServerHandshake(origins=origins, extensions=settings.extensions, subprotocols=subprotocols)
@@ -184,11 +220,12 @@ def serve(
         logger=logger or logging.getLogger("syncws.server"),
         unlink=unix_path if sock is None else None,
         shared=shared,
+        threads=threads,
     )
 
 
 def unix_serve(
-    handler: Callable[[ServerConnection], None],
+    handler: Union[Handler, Mapping[str, Handler]],
     path: Union[str, bytes, os.PathLike[str], None] = None,
     **kwargs: Any,
 ) -> Server:
@@ -196,7 +233,7 @@ def unix_serve(
     Make a server that listens on a Unix socket, as behind a reverse proxy.
 
     Args:
-        handler: takes the :class:`ServerConnection`.
+        handler: as for :func:`serve`.
         path: of the socket, which is removed when the server is closed; ``None`` with ``sock``.
         kwargs: as for :func:`serve`.
 

@@ -25,7 +25,7 @@ from typing import Any, Optional, Union
 
 from .deadline import Deadline
 
-__all__ = ["TLSTransport", "Transport", "wait_for"]
+__all__ = ["TLSTransport", "Transport", "is_tcp", "is_tuned", "tune_listener", "wait_for"]
 
 # Where a blocking recv() is woken by shutdown() from another thread, and a single call can be
 # made not to block, reading takes one system call. Elsewhere (macOS, Windows) sockets are
@@ -47,8 +47,10 @@ TLS_RECORD = 16384  # bytes of plaintext in a record at most (RFC 8446 §5.1)
 # Where input is put: its parts in order, at the end of input ``b""``.
 Received = Union[list[bytes], "collections.deque[bytes]"]
 
-_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
-_NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+# Plain numbers: what is done with members of enumerations runs in Python.
+_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
+_USER_TIMEOUT: Optional[int] = getattr(socket, "TCP_USER_TIMEOUT", None)
+_NOSIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))
 
 
 def wait_for(sock: socket.socket, write: bool, timeout: Optional[float]) -> bool:
@@ -90,29 +92,65 @@ class Transport:
     Args:
         sock: connected; taken over.
         portable: use only what all platforms have; default: where it is needed.
+        peer: the other end's address for a socket that was just accepted, and is as Python
+            makes it; default: not known.
+        tuned: whether it has its TCP options from the socket that it was accepted on.
     """
+
+    __slots__ = (
+        "_guard",
+        "_read_flags",
+        "_sendmsg",
+        "_takes_options",
+        "aborted",
+        "closed",
+        "direct",
+        "flags",
+        "portable",
+        "recv",
+        "remote_address",
+        "send_some",
+        "sends",
+        "sock",
+    )
 
     secure = False
 
-    def __init__(self, sock: socket.socket, *, portable: bool = PORTABLE_IO) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        portable: bool = PORTABLE_IO,
+        peer: Any = None,
+        tuned: bool = False,
+    ) -> None:
         self.sock = sock
         self.portable = portable
-        sock.setblocking(not portable)
-        if self.is_tcp:
-            with contextlib.suppress(OSError):  # the peer may have gone already
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._flags = (0 if portable else _DONTWAIT) | _NOSIGNAL
+        # Python may know nothing of the mode of a socket that comes from elsewhere.
+        if portable or peer is None or sock.gettimeout() is not None:
+            sock.setblocking(not portable)
+        # Whether there are options to set: Unix sockets don't have them.
+        self._takes_options = not tuned and is_tcp(sock)
+        if self._takes_options:
+            _set_option(sock, socket.TCP_NODELAY, 1)
+        self.flags = (0 if portable else _DONTWAIT) | _NOSIGNAL
         self._read_flags = 0 if portable else _DONTWAIT
         self._sendmsg = getattr(sock, "sendmsg", None)
+        self.send_some = sock.send
+        self.recv = sock.recv
+        # Whether ``recv()``, which waits, is all that ``read()`` does, and ``send_some()`` with
+        # these flags, which does not wait, all that ``send()`` does.
+        self.direct = not portable and not self.secure
         # Reentrant: a signal handler may come while its own thread holds it.
         self._guard = threading.RLock()
         self.aborted = False
         self.closed = False
         # Calls in which the kernel took something: progress, for a sender that waits.
         self.sends = 0
-        self.remote_address: Any = None
-        with contextlib.suppress(OSError):  # the peer may have gone already
-            self.remote_address = sock.getpeername()
+        self.remote_address: Any = peer
+        if peer is None:
+            with contextlib.suppress(OSError):  # the peer may have gone already
+                self.remote_address = sock.getpeername()
 
     @property
     def local_address(self) -> Any:
@@ -129,15 +167,8 @@ class Transport:
 
     def set_user_timeout(self, seconds: Optional[float]) -> None:
         """Have the kernel give up on a peer that acknowledges nothing (RFC 5482), on Linux."""
-        option = getattr(socket, "TCP_USER_TIMEOUT", None)
-        if option is not None and seconds is not None and self.is_tcp:
-            with contextlib.suppress(OSError):
-                self.sock.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))
-
-    @property
-    def is_tcp(self) -> bool:
-        """Whether this is TCP, rather than a Unix socket."""
-        return self.sock.family in (socket.AF_INET, socket.AF_INET6)
+        if self._takes_options and seconds is not None and _USER_TIMEOUT is not None:
+            _set_option(self.sock, _USER_TIMEOUT, int(seconds * 1000))
 
     def fileno(self) -> int:
         """The socket's descriptor, or -1 once it is closed."""
@@ -160,7 +191,7 @@ class Transport:
 
     def _read_socket(self, received: Received, size: int) -> None:
         if not self.portable:
-            received.extend(map(self.sock.recv, (size,)))
+            received.extend(map(self.recv, (size,)))
             return
         while not self._read_socket_nowait(received, size):
             if self.aborted:
@@ -171,7 +202,7 @@ class Transport:
 
     def _read_socket_nowait(self, received: Received, size: int) -> bool:
         try:
-            received.extend(map(self.sock.recv, (size,), (self._read_flags,)))
+            received.extend(map(self.recv, (size,), (self._read_flags,)))
         except BlockingIOError:
             return False
         return True
@@ -207,13 +238,13 @@ class Transport:
         Raises:
             BlockingIOError: the kernel took nothing.
         """
-        rest = _rest(buffers, offset)
+        rest = _rest(buffers, offset) if offset or len(buffers) > 1 else buffers
         if len(rest) == 2 and len(rest[1]) <= JOIN_LIMIT:
             rest = [b"".join(rest)]
         if len(rest) == 2 and self._sendmsg is not None:
-            counts.extend(map(self._sendmsg, (rest,), ((),), (self._flags,)))
+            counts.extend(map(self._sendmsg, (rest,), ((),), (self.flags,)))
         else:
-            counts.extend(map(self.sock.send, rest[:1], (self._flags,)))
+            counts.extend(map(self.send_some, rest[:1], (self.flags,)))
         self.sends += 1
 
     def flush(self) -> bool:
@@ -260,9 +291,12 @@ class Transport:
 
     def _shutdown(self, how: int) -> None:
         with self._guard:
-            if not self.closed:
-                with contextlib.suppress(OSError):
-                    self.sock.shutdown(how)
+            if self.closed:
+                return
+            try:
+                self.sock.shutdown(how)
+            except OSError:
+                return
 
     def _wait(self, write: bool, timeout: Optional[float]) -> bool:
         if not self.portable:
@@ -289,13 +323,17 @@ class Transport:
                 raise TimeoutError("timed out during the opening handshake")
         if deadline.expired():  # a peer may send all the time without ever finishing
             raise TimeoutError("timed out during the opening handshake")
-        return b"".join(received)
+        return received[0] if len(received) == 1 else b"".join(received)
 
     def send_before(self, deadline: Deadline, data: bytes) -> None:
         """Send all of ``data``, waiting until the deadline."""
         counts: list[int] = []
         while True:
             try:
+                if self.direct and not counts:
+                    counts.append(self.send_some(data, self.flags))
+                    if counts[0] == len(data):
+                        return
                 if sum(counts) < len(data):
                     self.send((data,), sum(counts), counts)
                 elif self.flush():
@@ -305,6 +343,37 @@ class Transport:
             except BlockingIOError:
                 if not self.wait_writable(deadline.remaining()):
                     raise TimeoutError("timed out during the opening handshake") from None
+
+
+def is_tcp(sock: socket.socket) -> bool:
+    """Whether this is a TCP socket, rather than a Unix socket."""
+    return sock.family in (socket.AF_INET, socket.AF_INET6)
+
+
+def _set_option(sock: socket.socket, option: int, value: int) -> None:
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    except OSError:  # the peer may have gone already
+        return
+
+
+def tune_listener(listener: socket.socket, user_timeout: Optional[float]) -> None:
+    """Set the options of the TCP sockets that will be accepted, where these inherit them."""
+    _set_option(listener, socket.TCP_NODELAY, 1)
+    if user_timeout is not None and _USER_TIMEOUT is not None:
+        _set_option(listener, _USER_TIMEOUT, int(user_timeout * 1000))
+
+
+def is_tuned(sock: socket.socket, user_timeout: Optional[float]) -> bool:
+    """Tell whether a socket has what ``tune_listener()`` set."""
+    try:
+        if not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):
+            return False
+        if user_timeout is None or _USER_TIMEOUT is None:
+            return True
+        return sock.getsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT) == int(user_timeout * 1000)
+    except OSError:
+        return False
 
 
 def _rest(buffers: Sequence[bytes], offset: int) -> list[Any]:
@@ -336,6 +405,18 @@ class TLSTransport(Transport):
         server_hostname: name to check the certificate against, for a client.
     """
 
+    __slots__ = (
+        "_block_counts",
+        "_blocks",
+        "_discarding",
+        "_incoming",
+        "_input_lost",
+        "_outgoing",
+        "_raw",
+        "_tls_lock",
+        "tls",
+    )
+
     secure = True
 
     def __init__(
@@ -346,8 +427,10 @@ class TLSTransport(Transport):
         server_side: bool,
         server_hostname: Optional[str] = None,
         portable: bool = PORTABLE_IO,
+        peer: Any = None,
+        tuned: bool = False,
     ) -> None:
-        super().__init__(sock, portable=portable)
+        super().__init__(sock, portable=portable, peer=peer, tuned=tuned)
         # Guards the TLS object, both BIOs and the ciphertext on its way out. May be taken
         # under the reader role or the outbound lock; takes no other.
         self._tls_lock = threading.Lock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import gc
 import os
 import signal
@@ -16,15 +17,46 @@ from links import Link
 
 from syncws.connection import Connection
 from syncws.service import service
+from syncws.speedups import SPEEDUPS
 
 # Tests wait for events; this is how long before they give up.
 PATIENCE = 10  # seconds
 
 FD_DIR = "/proc/self/fd"
 
+# What the machine is told of proxies would lead our clients away from our servers.
+for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[name]
+
+# What a reason to skip begins with when a program is missing that could be installed.
+NOT_TESTED = "NOT TESTED: "
+
 # A shell that runs the suite in the background has it, and all its processes, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header():
+    return f"syncws: C speedups {'in use' if SPEEDUPS else 'not in use'}"
+
+
+def pytest_collection_finish():
+    """Spare the search for leaks what is there for the whole session: it takes most of its time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say in the end, where it is read, which parts of the library were not tested."""
+    reasons = collections.Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2].partition("Skipped: ")[2]
+        if reason.startswith(NOT_TESTED):
+            reasons[reason] += 1
+    if reasons:
+        terminalreporter.section("NOT TESTED", sep="*", yellow=True, bold=True)
+        for reason, tests in sorted(reasons.items()):
+            terminalreporter.line(f"{reason} ({tests} skipped)", yellow=True)
 
 
 def open_descriptors():

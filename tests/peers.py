@@ -7,7 +7,9 @@ import contextlib
 import hashlib
 import socket
 import struct
+import sys
 import threading
+import traceback
 
 from links import PATIENCE, Held, handshake
 
@@ -42,15 +44,19 @@ class Task(threading.Thread):
     def result(self, timeout=PATIENCE):
         """What the function returned; raises what it raised."""
         self.join(timeout)
-        assert not self.is_alive(), "the task hangs"
+        assert not self.is_alive(), f"the task hangs:\n{self._stack()}"
         if self._error is not None:
             raise self._error
         return self._value
 
+    def _stack(self):
+        frame = sys._current_frames().get(self.ident)
+        return "".join(traceback.format_stack(frame))
+
     def error(self, timeout=PATIENCE):
         """What the function raised, or ``None``."""
         self.join(timeout)
-        assert not self.is_alive(), "the task hangs"
+        assert not self.is_alive(), f"the task hangs:\n{self._stack()}"
         return self._error
 
 

@@ -23,11 +23,12 @@ os.execv(rest[count], rest[count:])
 """
 
 
-def launch(command, *files, **variables):
+def launch(command, *files, cwd=None, **variables):
     """
     Start a program that inherits sockets, or other files, as descriptors 3, 4 and so on.
 
-    ``variables`` are added to its environment, or replace what the protocol has there.
+    It runs in the folder ``cwd``. ``variables`` are added to its environment, or replace what the
+    protocol has there.
     """
     descriptors = [file.fileno() for file in files]
     if files:
@@ -37,6 +38,7 @@ def launch(command, *files, **variables):
     return subprocess.Popen(
         list(map(str, command)),
         pass_fds=descriptors,
+        cwd=cwd,
         env={**inherited, "PYTHONPATH": str(ROOT), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -31,7 +31,8 @@ from syncws import (
     unix_connect,
     unix_serve,
 )
-from syncws.client import _numeric_host
+from syncws.advice import advising
+from syncws.uri import parse_uri
 
 URI = "ws://127.0.0.1:{}/"
 
@@ -262,7 +263,7 @@ def test_credentials_of_the_uri_are_sent():
 def test_another_status_raises_with_the_response(status):
     response = b"HTTP/1.1 %d Phrase\r\nContent-Length: 6\r\nX-Test: yes\r\n\r\nreason" % status
     with answering(response) as port:
-        expected = f"^server rejected WebSocket connection: HTTP {status}$"
+        expected = f"^server rejected WebSocket connection: HTTP {status}: reason( |$)"
         with pytest.raises(InvalidStatus, match=expected) as raised:
             connect(URI.format(port))
     assert raised.value.response.status_code == status
@@ -494,7 +495,133 @@ def test_no_time_to_connect_is_a_timeout(plain):
         plain.connect(server, open_timeout=0)
 
 
-def test_the_zone_of_a_link_local_address_is_kept():
-    assert _numeric_host(("fe80::1", 80, 0, 2)) == "fe80::1%2"
-    assert _numeric_host(("::1", 80, 0, 0)) == "::1"
-    assert _numeric_host(("127.0.0.1", 80)) == "127.0.0.1"
+# What a newcomer meets
+
+
+def test_http_instead_of_ws():
+    with pytest.raises(InvalidURI, match="scheme isn't ws or wss; use ws:// instead"):
+        connect("http://localhost/")
+
+
+def test_a_refusal_says_where_and_what_to_do():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        with pytest.raises(ConnectionRefusedError) as raised:
+            connect(f"ws://localhost:{port}/")
+    assert f"cannot connect to localhost port {port}" in str(raised.value)
+    assert "is the server running, and the port right?" in str(raised.value)
+
+
+def test_tls_to_a_plain_server(plain, client_context):
+    with plain.serve(echo).start() as server:
+        name = f"127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(OSError, match=rf"{name}.*ws://"):
+            connect(f"wss://{name}/", ssl=client_context)
+
+
+def test_tls_to_a_plain_server_that_answers(client_context):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve_one():
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(65536)
+                sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        task = Task(serve_one)
+        name = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ssl.SSLError, match=f"{name} doesn't seem to use TLS: use ws://"):
+            connect(f"wss://{name}/", ssl=client_context)
+        task.result()
+
+
+def test_no_tls_to_a_server_with_tls(tls):
+    with tls.serve(echo).start() as server:
+        with pytest.raises((InvalidMessage, OSError), match="wss://"):
+            connect(f"ws://127.0.0.1:{server.server_address[1]}/")
+
+
+def test_a_server_that_says_nothing():
+    with answering(b"") as port:
+        expected = rf"while reading HTTP response; is 127.0.0.1:{port} a WebSocket server"
+        with pytest.raises(InvalidMessage, match=expected) as raised:
+            connect(URI.format(port))
+    assert isinstance(raised.value.__cause__, EOFError)
+
+
+def test_a_reset_says_when_it_came():
+    with answering(b"", reset=True) as port:
+        expected = rf"reset by peer, in the opening handshake with 127.0.0.1:{port}; has it TLS"
+        with pytest.raises(ConnectionResetError, match=expected) as raised:
+            connect(URI.format(port))
+    assert raised.value.errno is not None
+
+
+@pytest.mark.parametrize("length", [0, 18])
+def test_a_server_that_knows_http_2_only(length):
+    settings = bytes([0, 0, length, 4, 0, 0, 0, 0, 0]) + bytes(length)
+    with answering(settings) as port:
+        with pytest.raises(InvalidHandshake, match=r"unsupported HTTP version: HTTP/2 .the server"):
+            connect(URI.format(port))
+
+
+def test_tls_with_a_server_that_knows_http_2_only():
+    # What OpenSSL reports when the server answers no_application_protocol (RFC 7301 §3.2).
+    error = ssl.SSLError(1, "[SSL] alert")
+    error.reason = "TLSV1_ALERT_NO_APPLICATION_PROTOCOL"
+    with pytest.raises(ssl.SSLError, match=r"a.example:443 doesn't offer HTTP/1.1"):
+        with advising(parse_uri("wss://a.example/")):
+            raise error
+
+
+def test_the_end_of_a_connection_in_the_tls_handshake_may_mean_no_tls():
+    with pytest.raises(ssl.SSLEOFError, match=r"a.example:443 closed the connection: if it has"):
+        with advising(parse_uri("wss://a.example/")):
+            raise ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+
+
+def test_an_error_without_a_number_is_left_as_it_is():
+    error = ConnectionAbortedError("input was lost")
+    with pytest.raises(ConnectionAbortedError) as raised:
+        with advising(parse_uri("wss://a.example/")):
+            raise error
+    assert raised.value is error
+
+
+def test_a_page_is_no_websocket(plain):
+    def page(connection, request):
+        return connection.respond(200, "<html>\n")
+
+    with plain.serve(echo, process_request=page).start() as server:
+        with pytest.raises(InvalidStatus, match=r"HTTP 200 \(this is a page of a web server"):
+            plain.connect(server)
+
+
+def test_a_wrong_path_tells_what_the_server_says(plain):
+    def missing(connection, request):
+        return connection.respond(404, "\nNo such room\nTry /lobby\n")
+
+    with plain.serve(echo, process_request=missing).start() as server:
+        with pytest.raises(InvalidStatus, match=r"HTTP 404: No such room \(is the path right"):
+            plain.connect(server)
+
+
+def test_a_certificate_of_ones_own_needs_a_context(tls):
+    with tls.serve(echo).start() as server:
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"cafile=...\)$"):
+            connect(tls.uri(server))
+
+
+@pytest.mark.parametrize("value", [True, None])
+def test_ssl_true_and_none_are_the_default_context(tls, authority, monkeypatch, tmp_path, value):
+    authority.cert_pem.write_to_path(tmp_path / "root.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "root.pem"))
+    with tls.serve(echo).start() as server, connect(tls.uri(server), ssl=value) as connection:
+        assert says(connection)
+
+
+@pytest.mark.parametrize(("uri", "value"), [("ws://localhost/", True), ("wss://localhost/", False)])
+def test_ssl_must_fit_the_uri(uri, value):
+    with pytest.raises(ValueError, match="ssl"):
+        connect(uri, ssl=value)

@@ -553,6 +553,18 @@ def test_connections_have_unique_identifiers(plain):
         assert repr(server) == f"<ServerConnection {server.id} OPEN>"
 
 
+def test_threads_that_ask_at_once_see_the_same_identifier(plain):
+    with plain.pair() as (_, server):
+        start = threading.Barrier(4)
+
+        def ask():
+            start.wait(PATIENCE)
+            return server.id
+
+        tasks = [Task(ask) for _ in range(4)]
+        assert len({task.result() for task in tasks}) == 1
+
+
 def test_stats_count_messages_and_bytes(plain):
     with bare_client(plain) as (wire, connection):
         before = connection.stats()

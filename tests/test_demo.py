@@ -19,7 +19,8 @@ import urllib.request
 import pytest
 
 from syncws import connect
-from syncws.demo import open_server, room, sigterm_as_interrupt
+from syncws.commands.serving import sigterm_as_interrupt
+from syncws.demo import open_server, room
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -88,7 +89,7 @@ def test_the_policy_allows_the_inline_elements_of_the_page(element):
 def test_the_page_needs_nothing_from_elsewhere():
     with serving() as address:
         _, text = get(address)
-    assert re.findall(r"(?:src|href)\s*=\s*[\"'](?!data:)", text) == []
+    assert re.findall(r"(?:src|href)\s*=\s*[\"'](?!data:|#)|url\(|@import", text) == []
 
 
 @pytest.mark.parametrize(("path", "status"), [("/favicon.ico", 404), ("/ws", 426)])
@@ -150,8 +151,9 @@ def test_two_servers_have_two_rooms():
         ("[" * 10_000, "this is not a chat message"),
         ('["message"]', "this is not a chat message"),
         ('{"type": "history"}', "this is not a chat message"),
-        (b'{"type": "message"}', "this is not a chat message"),
-        ('{"type": "message", "nick": "Ada"}', "a chat message has a nick and a text"),
+        ('{"type": "name"}', "a chat message has a nick and a text"),
+        ('{"type": "name", "nick": " "}', "a nick has 1 to 32 characters"),
+        ('{"type": "message", "nick": "Ada"}', "a text has 1 to 2,000 characters"),
         ('{"type": "message", "nick": 1, "text": "a"}', "a chat message has a nick and a text"),
         ('{"type": "message", "nick": " ", "text": "a"}', "a nick has 1 to 32 characters"),
         ('{"type": "message", "nick": "a", "text": "\\n"}', "a text has 1 to 2,000 characters"),
@@ -173,7 +175,7 @@ def test_nick_and_text_have_a_limit(field, limit):
 
 def test_white_space_around_is_dropped():
     data = json.dumps({"type": "message", "nick": " Ada \t Lovelace ", "text": "\n a  b\n"})
-    assert room.parse_message(data) == ("Ada Lovelace", "a  b")
+    assert room.parse_message(data) == ("message", "Ada Lovelace", "a  b")
 
 
 def test_only_the_sender_hears_that_a_message_is_refused():
@@ -183,6 +185,26 @@ def test_only_the_sender_hears_that_a_message_is_refused():
         assert first.receive() == {"type": "error", "text": "this is not a chat message"}
         first.say()
         assert second.receive()["type"] == "message"
+
+
+def test_binary_messages_come_back():
+    with serving() as address, visitor(address) as first:
+        for message in (b"", bytes(2**20)):
+            first.connection.send(message)
+            assert first.connection.recv(timeout=10) == message
+
+
+def test_a_visitor_may_ask_for_statistics():
+    with serving() as address, visitor(address) as first, visitor(address, 2) as second:
+        first.receive()
+        second.connection.send(json.dumps({"type": "name", "nick": "Ada"}))
+        second.connection.send(json.dumps({"type": "stats"}))
+        stats = second.receive()
+    assert (stats["type"], stats["open"], stats["dropped"]) == ("stats", 2, 0)
+    assert [row["name"] for row in stats["rows"]] == ["Ada", ""]
+    assert stats["rows"][0]["messages_received"] == 2
+    assert stats["messages_received"] == sum(row["messages_received"] for row in stats["rows"])
+    assert 0 <= stats["rows"][0]["age"] <= stats["rows"][1]["age"] < stats["time"]
 
 
 # --- Start and end --------------------------------------------------------------------------------

@@ -7,14 +7,17 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 
 import pytest
+from conftest import wait_until
 from links import echo
 from peers import Task
 from supervisor import launch
@@ -67,6 +70,11 @@ class Running:
         out, err = self._process.communicate(timeout=PATIENCE)
         assert (self._process.returncode, err) == (0, "")
         return out.splitlines()
+
+    def interrupt(self):
+        """Send what Ctrl-C does, and see that it ends well, whatever it prints."""
+        self._process.send_signal(signal.SIGINT)
+        assert self._process.wait(PATIENCE) == 0
 
 
 @contextlib.contextmanager
@@ -232,6 +240,13 @@ def test_metrics():
         assert server.end(signal.SIGTERM) == []
 
 
+def test_gunicorn_app_without_gunicorn():
+    with running("gunicorn_app.py", 0) as server:
+        with connect(server.uri) as client:
+            assert exchange(client, "hello") == "hello"
+        assert server.end(signal.SIGTERM) == []
+
+
 @both_signals
 def test_systemd_socket(number):
     with socket.create_server(("localhost", 0)) as listener:
@@ -244,8 +259,123 @@ def test_systemd_socket(number):
             assert ending.result() == []
 
 
+@both_signals
+def test_reconnecting_client(number):
+    connected = []
+    printed, again = threading.Event(), threading.Event()
+
+    def greet(connection):
+        connected.append(True)
+        connection.send(f"hello {len(connected)}")
+        if len(connected) == 1:
+            printed.wait(PATIENCE)  # else the first read might take two lines, and drop one
+            return
+        again.set()
+        for _ in connection:
+            pass
+
+    with serve(greet, "127.0.0.1", 0).start() as server:
+        uri = f"ws://127.0.0.1:{server.server_address[1]}/"
+        with running("reconnecting_client.py", uri) as client:
+            assert client.uri == "hello 1"
+            printed.set()
+            assert again.wait(PATIENCE)
+            first, *rest = client.end(number)
+    assert first.startswith(f"connection ended to {uri}: received 1000 (OK)")
+    assert rest in ([], ["hello 2"])
+
+
 def test_systemd_socket_without_systemd():
     with running("systemd_socket.py", 0) as server:
         with connect(server.uri) as client:
             assert exchange(client, "hello") == "hello"
+        assert server.end(signal.SIGTERM) == []
+
+
+# --- Inside of other programs ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def free_ports():
+    """Two free ports."""
+    with socket.create_server(("localhost", 0)) as one, socket.create_server(("", 0)) as other:
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+def listens(port):
+    with socket.socket() as sock:
+        return sock.connect_ex(("localhost", port)) == 0
+
+
+def check_views(server, port):
+    """A view tells all connections, and says how many."""
+    assert wait_until(lambda: listens(port))
+    origin = f"http://localhost:{port}"
+    with connect(server.uri, origin=origin) as client:
+        assert exchange(client, "hi") == "You said: hi"
+        with urllib.request.urlopen(f"{origin}/notify/hello", timeout=PATIENCE) as response:
+            assert response.read() == b"1 told\n"
+        assert client.recv(timeout=PATIENCE) == "hello"
+
+
+def check_signal(server):
+    """Ctrl-C ends it; the web server has its own lines on standard output and error."""
+    with connect(server.uri) as client:
+        server.interrupt()
+        assert list(client) == []
+        assert client.close_code == 1001
+
+
+def test_flask_app(free_ports):
+    pytest.importorskip("flask")
+    with running("flask_app.py", *free_ports) as server:
+        check_views(server, free_ports[1])
+        with urllib.request.urlopen(f"http://localhost:{free_ports[1]}/", timeout=PATIENCE) as page:
+            assert server.uri.encode() in page.read()
+        check_signal(server)
+
+
+def test_django_app(free_ports):
+    pytest.importorskip("django")
+    with running("django_app.py", *free_ports) as server:
+        check_views(server, free_ports[1])
+        check_signal(server)
+
+
+@pytest.fixture
+def display(monkeypatch):
+    """A screen: the one that there is, or one that nobody sees."""
+    if "DISPLAY" in os.environ:
+        yield
+        return
+    if shutil.which("Xvfb") is None:
+        pytest.skip("there is no display, and no Xvfb to make one")
+    command = ["Xvfb", "-displayfd", "1", "-nolisten", "tcp", "-screen", "0", "640x480x24"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="ascii"
+    ) as process:
+        try:
+            monkeypatch.setenv("DISPLAY", f":{process.stdout.readline().strip()}")
+            yield
+        finally:
+            process.terminate()
+
+
+def test_tk_window(display):
+    pytest.importorskip("tkinter")
+    with running("tk_window.py", 0) as server:
+        with connect(server.uri) as client:
+            client.send("measured 1")
+            client.send("measured 2")
+            client.ping().wait(PATIENCE)
+        assert server.end(signal.SIGTERM) == ["shown: ('measured 1', 'measured 2')"]
+
+
+def test_qt_window(monkeypatch):
+    pytest.importorskip("PySide6")
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    monkeypatch.setenv("QT_LOGGING_RULES", "default.warning=false")  # of what that can't do
+    with running("qt_window.py", 0) as server:
+        with connect(server.uri) as client:
+            client.send("measured")
         assert server.end(signal.SIGTERM) == []

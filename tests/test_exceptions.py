@@ -24,6 +24,9 @@ from syncws.exceptions import (
     InvalidParameterName,
     InvalidParameterValue,
     InvalidProtocol,
+    InvalidProxy,
+    InvalidProxyMessage,
+    InvalidProxyStatus,
     InvalidStatus,
     InvalidUpgrade,
     InvalidURI,
@@ -31,6 +34,7 @@ from syncws.exceptions import (
     PayloadTooBig,
     PolicyViolation,
     ProtocolError,
+    ProxyError,
     RequestLineTooLong,
     SecurityError,
     StatusLineTooLong,
@@ -42,6 +46,7 @@ from syncws.opcodes import Close
 
 class Response:
     status_code = 404
+    body = b"No such page\nThere are others\n"
 
     def __eq__(self, other):
         return isinstance(other, Response)
@@ -69,6 +74,10 @@ TEXTS = [
         InvalidURI("http://localhost", "scheme isn't ws or wss"),
         "http://localhost isn't a valid URI: scheme isn't ws or wss",
     ),
+    (
+        InvalidProxy("ftp://proxy", "scheme ftp isn't supported"),
+        "ftp://proxy isn't a valid proxy: scheme ftp isn't supported",
+    ),
     (InvalidHandshake("went wrong"), "went wrong"),
     (
         InvalidMessage("did not receive a valid HTTP request"),
@@ -81,7 +90,13 @@ TEXTS = [
     (TooManyHeaders("more than 128"), "more than 128"),
     (InvalidMethod("POST"), "unsupported HTTP method: POST"),
     (InvalidProtocol("HTTP/1.0"), "unsupported HTTP version: HTTP/1.0"),
-    (InvalidStatus(Response()), "server rejected WebSocket connection: HTTP 404"),
+    (
+        InvalidStatus(Response()),
+        "server rejected WebSocket connection: HTTP 404: No such page (is the path right?)",
+    ),
+    (ProxyError("SOCKS failed"), "SOCKS failed"),
+    (InvalidProxyMessage("not HTTP"), "not HTTP"),
+    (InvalidProxyStatus(Response()), "proxy rejected connection: HTTP 404: No such page"),
     (InvalidHeader("Name"), "missing Name header"),
     (InvalidHeader("Name", ""), "empty Name header"),
     (InvalidHeader("Name", "value"), "invalid Name header: value"),
@@ -144,6 +159,7 @@ def test_every_exception_has_its_text_tested():
             {InvalidHeaderFormat, InvalidHeaderValue, InvalidOrigin, InvalidUpgrade},
         ),
         (NegotiationError, {DuplicateParameter, InvalidParameterName, InvalidParameterValue}),
+        (ProxyError, {InvalidProxyMessage, InvalidProxyStatus}),
         (
             InvalidHandshake,
             {
@@ -152,6 +168,7 @@ def test_every_exception_has_its_text_tested():
                 InvalidMethod,
                 InvalidProtocol,
                 InvalidStatus,
+                ProxyError,
                 InvalidHeader,
                 NegotiationError,
             },
@@ -161,6 +178,7 @@ def test_every_exception_has_its_text_tested():
             {
                 ConnectionClosed,
                 InvalidURI,
+                InvalidProxy,
                 InvalidHandshake,
                 ProtocolError,
                 PayloadTooBig,

@@ -28,7 +28,7 @@ from syncws.transport import TLSTransport, Transport
 
 MOVING = ("recv", "send", "sendmsg")
 
-# More than the kernel takes at once, so that a sender has to wait.
+# More than the kernel takes of a faulty socket whose peer does not read: a sender has to wait.
 LARGE = os.urandom(200_000)
 
 # How long a life may take at most; an undisturbed one takes some milliseconds.
@@ -52,18 +52,24 @@ class Fault:
         self._calls = calls
         self._left = nth
         self._make = make
-        self._lasting = lasting
+        self.lasting = lasting
         self._lock = threading.Lock()
+        self.called = False
         self.struck = False
         self.sockets = []  # all that it was given to
+
+    def counts(self, name):
+        """Tell whether a call may be one that fails."""
+        return name in self._calls
 
     def due(self, name):
         """Count a call; tell whether it is to fail."""
         if name not in self._calls:
             return False
         with self._lock:
+            self.called = True
             self._left -= 1
-            due = self._left == -1 or (self._lasting and self._left < 0)
+            due = self._left == -1 or (self.lasting and self._left < 0)
             self.struck = self.struck or due
         return due
 
@@ -84,23 +90,34 @@ class FaultySocket(socket.socket):
 
     def __init__(self, sock, fault):
         super().__init__(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         self.fault = fault
         fault.sockets.append(self)
 
+    def check(self, name):
+        """Fail if it is the turn of this call; a dead connection also ends calls that wait."""
+        try:
+            self.fault.check(name)
+        except OSError:
+            if self.fault.lasting:
+                with contextlib.suppress(OSError):
+                    super().shutdown(socket.SHUT_RDWR)
+            raise
+
     def recv(self, size, flags=0):
-        self.fault.check("recv")
+        self.check("recv")
         return self.fault.spoil(super().recv(size, flags))
 
     def send(self, data, flags=0):
-        self.fault.check("send")
+        self.check("send")
         return super().send(data, flags)
 
     def sendmsg(self, *args):
-        self.fault.check("sendmsg")
+        self.check("sendmsg")
         return super().sendmsg(*args)
 
     def shutdown(self, how):
-        self.fault.check("shutdown")
+        self.check("shutdown")
         super().shutdown(how)
 
 
@@ -156,6 +173,7 @@ class Life:
 
     def __init__(self, link, side, fault):
         self._link = link
+        self._side = side
         self._fault = fault
         self.complete = False  # whether all was done, with the right results
         self._classes = {
@@ -208,6 +226,15 @@ class Life:
         pong = connection.ping()
         assert connection.recv() == "two three"
         connection.send(LARGE)
+        if self._side == "server" and self._fault.counts("wait_writable"):
+            # Until the server waits for room, or what came of it.
+            wait_until(
+                lambda: (
+                    self._fault.called
+                    or connection.stats()["inbox_messages"]
+                    or not connection.is_open
+                )
+            )
         assert connection.recv() == LARGE
         assert pong.wait(LIFE)  # it was read before
         connection.close()

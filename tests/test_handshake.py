@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import email.utils
 import gc
 import re
+import time
 import weakref
 
 import pytest
@@ -359,6 +361,13 @@ def test_what_a_peer_sent_is_cut_in_messages():
     exception, response = refuse(("Sec-WebSocket-Key", "A" * 8000))
     assert len(str(exception)) < 200
     assert len(response.body) < 250
+
+
+def test_the_date_of_a_response_is_that_of_its_second():
+    before = time.time()
+    date = ServerHandshake().respond(make_request()).headers["Date"]
+    after = time.time()
+    assert int(before) <= email.utils.parsedate_to_datetime(date).timestamp() <= after
 
 
 def test_a_refusal_leaves_no_reference_cycle():

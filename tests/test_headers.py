@@ -33,6 +33,30 @@ def test_names_are_case_insensitive():
     assert "CONTENT-type" in headers
 
 
+def test_what_was_looked_up_before_a_change_is_not_remembered():
+    headers = Headers([("A", "1"), ("B", "2")])
+    assert headers["A"] == "1"
+    headers["a"] = "3"
+    assert headers.get_all("A") == ["1", "3"]
+    del headers["a"]
+    assert "A" not in headers
+    headers.clear()
+    assert "B" not in headers
+
+
+def test_values_that_were_returned_may_be_changed():
+    headers = Headers([("A", "1"), ("A", "2")])
+    headers.get_all("A").clear()
+    assert headers.get_all("A") == ["1", "2"]
+
+
+def test_headers_are_the_same_after_they_were_compacted():
+    headers = Headers([("A", "1"), ("A", "2"), ("B", "3")])
+    assert len(headers) == 2
+    headers.compact()
+    assert (headers.get_all("a"), headers["b"]) == (["1", "2"], "3")
+
+
 def test_a_missing_header_raises_key_error():
     headers = Headers()
     with pytest.raises(KeyError):

@@ -138,3 +138,14 @@ def test_keepalive_ends_with_the_closing_handshake(plain):
         assert wire.end() == []
         closing.result()
         assert connection.close_code == 1000
+
+
+def test_compression_that_is_not_used_for_an_interval_gives_its_memory_back(plain):
+    with plain.pair(ping_interval=0.1) as (client, server):
+        codec = server._outbound.codec
+        server.send("text that repeats " * 100)
+        assert client.recv(PATIENCE) == "text that repeats " * 100
+        assert wait_until(lambda: codec._deflater is None)
+        for _ in range(2):
+            server.send("text that repeats " * 100)
+            assert client.recv(PATIENCE) == "text that repeats " * 100

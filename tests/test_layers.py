@@ -13,12 +13,23 @@ PACKAGE = ROOT / "syncws"
 # A module may import from the layers above its own line here, and from what stands left of it.
 LAYERS = [
     ["version", "exceptions", "opcodes", "deadline"],
-    ["masking", "frames", "headers", "http11", "uri"],
-    ["permessage_deflate", "handshake", "messages", "protocol", "rates", "options"],
-    ["transport", "locks", "ledger", "queues", "service", "sending", "receiving", "connection"],
+    [
+        *("_speedups", "masking", "speedups", "frames", "headers", "http11", "uri", "forwarded"),
+        "proxy_protocol",
+    ],
+    [
+        *("permessage_deflate", "handshake", "paths", "messages", "protocol", "rates", "options"),
+        *("redirects", "backoff"),
+    ],
+    [
+        *("transport", "locks", "ledger", "queues", "service", "sending", "receiving"),
+        *("connection", "threads", "attempt", "nested_tls"),
+    ],
     [
         *("broadcast", "auth", "acceptor", "server_connection", "admission", "reports", "server"),
-        *("serving", "activation", "prometheus", "client", "demo", "cli"),
+        *("serving", "routing", "activation", "prometheus", "gunicorn"),
+        *("advice", "proxy", "socks", "routes", "client", "reconnecting"),
+        *("demo", "testing", "commands", "cli"),
     ],
     ["__init__", "__main__"],
 ]

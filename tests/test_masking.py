@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import random
 import tracemalloc
 
 import pytest
 
+from syncws import speedups
 from syncws.masking import XOR_LIMIT, _table, apply_mask
 
 KEY = b"\x37\xfa\x21\x3d"
@@ -74,3 +76,50 @@ def test_masking_a_short_payload_takes_a_few_times_its_size():
         assert tracemalloc.get_traced_memory()[1] < 8 * XOR_LIMIT
     finally:
         tracemalloc.stop()
+
+
+@pytest.fixture(params=["python", "chosen"])
+def either(request):
+    """The function of this module, and the one that is in use, which may be in C."""
+    return apply_mask if request.param == "python" else speedups.apply_mask
+
+
+@pytest.mark.parametrize("size", [0, 1, 70, XOR_LIMIT + 7])
+@pytest.mark.parametrize(
+    "kind", [bytearray, memoryview, lambda data: memoryview(b"abc" + data + b"d")[3:-1]]
+)
+def test_payload_may_be_any_buffer(either, size, kind):
+    data = random.Random(size).randbytes(size)
+    masked = either(kind(data), KEY)
+    assert masked == reference(data, KEY)
+    assert type(masked) is bytes
+
+
+def test_buffer_of_larger_items_is_masked_by_its_bytes(either):
+    data = array.array("H", [1, 2, 65535])
+    assert either(memoryview(data), KEY) == reference(data.tobytes(), KEY)
+
+
+def test_the_buffer_is_left_as_it_is(either):
+    data = bytearray(b"Hello")
+    either(data, KEY)
+    assert data == b"Hello"
+    data += b"may grow: nobody holds it"
+
+
+@pytest.mark.parametrize("key", [b"", b"abc", b"abcde", bytes(8)])
+@pytest.mark.parametrize("size", [0, 5, XOR_LIMIT + 1])
+def test_masking_key_of_another_size_is_refused(either, key, size):
+    with pytest.raises(ValueError, match="must have 4 bytes"):
+        either(bytes(size), key)
+
+
+@pytest.mark.parametrize("data", ["text", None, 5, [1, 2]])
+def test_payload_that_is_no_buffer_is_refused(either, data):
+    with pytest.raises(TypeError):
+        either(data, KEY)
+
+
+def test_payload_that_is_not_contiguous_is_refused(either):
+    with pytest.raises(BufferError):
+        either(memoryview(b"abcdef")[::2], KEY)

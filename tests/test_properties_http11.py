@@ -107,6 +107,44 @@ def test_requests_are_parsed_back_however_they_are_cut(request, before, after, s
     assert leftover == after
 
 
+head_parts = st.sampled_from(
+    [b"GET / HTTP/1.1", b"get /?a=b HTTP/1.0", b"GET http://h/ HTTP/1.1", b"GET / HTTP/2.0"]
+    + [b"Host: h", b"host:h", b"A: b", b"A:\tb \t", b"A: \xe9\xff", b"A:", b"A :b", b": b", b" b"]
+    + [b"Content-Length: 0", b"Content-Length: 1", b"Transfer-Encoding: chunked"]
+    + [b"\r\n"] * 9
+    + [b"\r\n\r\n", b"\n", b"\r", b"\x00", b"\x16", b"a", b" ", b"\x81\x00"]
+)
+head_limits = st.builds(
+    dict,
+    max_line=st.sampled_from([8, 20, 8192]),
+    max_headers=st.integers(0, 3),
+    max_head=st.sampled_from([8, 40, 65536]),
+)
+
+
+def outcome_of(pieces, limits):
+    """What a parser of requests makes of pieces: a request and what follows it, or an error."""
+    parser = RequestParser(**limits)
+    try:
+        parsed, leftover = feed(parser, pieces)
+    except InvalidHandshake as exc:
+        return type(exc), str(exc), parser.started
+    return None if parsed is None else (parts_of(parsed), leftover, parser.started)
+
+
+@given(
+    parts=st.lists(head_parts, max_size=12).map(b"".join),
+    start=st.sampled_from([b"", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: h\r\n"]),
+    end=st.sampled_from([b"", b"\r\n\r\n", b"\r\n\r\n\x81\x00"]),
+    limits=st.just({}) | head_limits,
+)
+def test_a_request_in_one_piece_is_taken_as_one_that_comes_in_two(parts, start, end, limits):
+    # What comes whole takes a short cut, which must not lead elsewhere.
+    wire = start + parts + end
+    most = wire.find(b"\r\n\r\n") + 3  # all of the head but its last byte
+    assert outcome_of([wire], limits) == outcome_of([wire[:most], wire[most:]], limits)
+
+
 def chunked(body, sizes):
     """A body in chunks, with extensions (RFC 9112 §7.1)."""
     encoded = b""

@@ -143,6 +143,29 @@ def test_an_existing_socket_is_taken_over():
 
 
 @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="this platform has no SO_REUSEPORT")
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="an option of Linux")
+@pytest.mark.parametrize("own", [True, False])
+def test_sockets_of_connections_send_at_once_and_give_up_late(own):
+    # The options are inherited from a listening socket of ours, and set on each where it isn't.
+    sock = None if own else socket.create_server(("127.0.0.1", 0))
+    seen = []
+
+    def handler(connection):
+        for option in (socket.TCP_NODELAY, socket.TCP_USER_TIMEOUT):
+            value = connection._transport.sock.getsockopt(socket.IPPROTO_TCP, option)
+            seen.append((option, value))
+
+    options = {"host": "127.0.0.1", "port": 0} if own else {"sock": sock}
+    with serve(handler, ping_interval=30, **options).start() as server:
+        port = server.server_address[1]
+        for _ in range(2):
+            with connect(f"ws://127.0.0.1:{port}") as client:
+                assert list(client) == []
+        listening = server.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert bool(listening) is own
+    assert seen == [(socket.TCP_NODELAY, 1), (socket.TCP_USER_TIMEOUT, 51_000)] * 2
+
+
 def test_two_servers_may_share_a_port():
     with serve(echo, "127.0.0.1", 0, reuse_port=True) as one:
         with serve(echo, *one.server_address, reuse_port=True) as other:

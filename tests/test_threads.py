@@ -16,8 +16,12 @@ from peers import BINARY, CLOSE, FIN, PONG, TEXT, Task, bare_client, close_paylo
 
 import syncws.transport
 from syncws import ClientConnection, ConnectionClosed, ConnectionClosedError, ServerConnection
+from syncws.queues import Outbox
+from syncws.receiving import Receiving
 
 TRANSPORT = syncws.transport.__file__
+# What calls the socket without the transport in between.
+SHORT_WAYS = {Receiving._receive_whole.__code__, Outbox.send_block.__code__}
 PACKAGE = TRANSPORT[: -len("transport.py")]
 
 # Python 3.9 runs signal handlers between any two instructions, also between returning a message
@@ -177,7 +181,9 @@ class Alarm:
             seconds = 0.001
 
     def on_signal(self, signum, frame):
-        if self._armed and frame.f_code.co_filename.startswith(self._where):
+        code = frame.f_code
+        in_short_way = self._where is TRANSPORT and code in SHORT_WAYS
+        if self._armed and (in_short_way or code.co_filename.startswith(self._where)):
             self._armed = False
             raise Interrupt
 

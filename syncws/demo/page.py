@@ -43,7 +43,11 @@ def respond(connection: ServerConnection, request: Request) -> Optional[Response
 @functools.cache
 def load_page() -> tuple[str, str]:
     """The page and the Content-Security-Policy that allows what stands in it, and nothing else."""
-    text = pathlib.Path(__file__).with_name("chat.html").read_text(encoding="utf-8")
+    text = read("chat.html")
+    # One request brings it all.
+    for element, name in (("style", "chat.css"), ("script", "chat.js")):
+        start, marker, end = text.partition(f"<{element}>")
+        text = f"{start}{marker}\n{read(name)}{end}"
     policy = [
         "default-src 'none'",
         f"script-src {hash_of(text, 'script')}",
@@ -56,6 +60,10 @@ def load_page() -> tuple[str, str]:
         "frame-ancestors 'none'",
     ]
     return text, "; ".join(policy)
+
+
+def read(name: str) -> str:
+    return pathlib.Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def hash_of(text: str, element: str) -> str:

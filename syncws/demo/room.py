@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from ..broadcast import broadcast
 from ..exceptions import ConnectionClosed
+from .snapshots import snapshot
 
 if TYPE_CHECKING:
     from ..server import ServerConnection
@@ -27,10 +28,12 @@ class Room:
     """
     Who is in the room, and what was said last.
 
-    Everything that goes over the wire is a JSON object with a ``type``. Visitors
-    send ``message`` (``nick``, ``text``). They get ``history`` (``room``,
-    ``messages``) once, ``message`` (``id``, ``nick``, ``text``, ``time`` in seconds since 1970),
-    ``online`` (``count``) and ``error`` (``text``).
+    Text messages are JSON objects with a ``type``. Visitors send ``message`` (``nick``,
+    ``text``), ``name`` (``nick``) and ``stats``. They get ``history`` (``room``,
+    ``messages``) once, ``message`` (``id``, ``nick``, ``text``, ``time`` in seconds since
+    1970), ``online`` (``count``), ``stats`` as :func:`snapshot` makes them when they ask, and
+    ``error`` (``text``).
+    Binary messages are sent back as they are, for pages to measure how long that takes.
 
     Thread safety:
         The handler threads of all visitors share it. ``broadcast()`` never
@@ -43,7 +46,7 @@ class Room:
         self.name = secrets.token_hex(8)
         self._lock = threading.Lock()
         # Guarded by _lock.
-        self._visitors: set[ServerConnection] = set()
+        self._visitors: dict[ServerConnection, str] = {}  # with their names
         self._history: collections.deque[dict[str, Any]] = collections.deque(maxlen=HISTORY)
         self._last_id = 0
 
@@ -61,12 +64,12 @@ class Room:
         with self._lock:
             past = {"type": "history", "room": self.name, "messages": list(self._history)}
             broadcast({connection}, json.dumps(past), on_full="drop")
-            self._visitors.add(connection)
+            self._visitors[connection] = ""
             self._count()
 
     def _leave(self, connection: ServerConnection) -> None:
         with self._lock:
-            self._visitors.discard(connection)
+            self._visitors.pop(connection, None)
             self._count()
 
     def _count(self) -> None:
@@ -74,11 +77,29 @@ class Room:
         self._tell({"type": "online", "count": len(self._visitors)})
 
     def _hear(self, connection: ServerConnection, data: Union[str, bytes]) -> None:
+        if isinstance(data, bytes):
+            connection.send(data)
+            return
         try:
-            nick, text = parse_message(data)
+            kind, nick, text = parse_message(data)
         except ValueError as exc:
             connection.send(json.dumps({"type": "error", "text": str(exc)}))
             return
+        if kind == "stats":
+            self._report_to(connection)
+            return
+        with self._lock:
+            self._visitors[connection] = nick
+        if kind == "message":
+            self._say(nick, text)
+
+    def _report_to(self, connection: ServerConnection) -> None:
+        with self._lock:
+            names = dict(self._visitors)
+        report = snapshot(connection.server, names, connection)
+        connection.send(json.dumps({"type": "stats", **report}))
+
+    def _say(self, nick: str, text: str) -> None:
         message = {"type": "message", "nick": nick, "text": text, "time": time.time()}
         with self._lock:
             self._last_id += 1
@@ -90,28 +111,31 @@ class Room:
         broadcast(self._visitors, json.dumps(message), on_full="drop")
 
 
-def parse_message(data: Union[str, bytes]) -> tuple[str, str]:
+def parse_message(data: str) -> tuple[str, str, str]:
     """
     Check what a visitor sent.
 
     Returns:
-        the nickname, with its white space collapsed, and the text.
+        the type, the nickname, with its white space collapsed, and the text.
 
     Raises:
         ValueError: says what is wrong, in words for the visitor.
     """
     try:
-        message = json.loads(data) if isinstance(data, str) else None
+        message = json.loads(data)
     except (ValueError, RecursionError):
         message = None
-    if not isinstance(message, dict) or message.get("type") != "message":
+    kind = message.get("type") if isinstance(message, dict) else None
+    if kind == "stats":
+        return kind, "", ""
+    if kind not in ("message", "name"):
         raise ValueError("this is not a chat message")
-    nick, text = message.get("nick"), message.get("text")
+    nick, text = message.get("nick"), message.get("text", "")
     if not isinstance(nick, str) or not isinstance(text, str):
         raise ValueError("a chat message has a nick and a text")
     nick, text = " ".join(nick.split()), text.strip()
     if not 1 <= len(nick) <= MAX_NICK:
         raise ValueError(f"a nick has 1 to {MAX_NICK} characters")
-    if not 1 <= len(text) <= MAX_TEXT:
+    if kind == "message" and not 1 <= len(text) <= MAX_TEXT:
         raise ValueError(f"a text has 1 to {MAX_TEXT:,} characters")
-    return nick, text
+    return kind, nick, text

@@ -19,6 +19,7 @@ from syncws.messages import Message
 from syncws.opcodes import Close, Opcode
 from syncws.permessage_deflate import DeflateCodec
 from syncws.protocol import UNFINISHED, Inbound, Outbound, explain_failure
+from syncws.speedups import python_whole_frame, whole_frame
 
 __all__ = ["DICTIONARY", "check"]
 
@@ -55,6 +56,7 @@ MOST_WIRE_WITHOUT_LIMIT = 2**10
 
 SIZES = (None, 2**18, 65536, 65535, 4096, 1000, 126, 125, 16, 5, 1, 0, 2**18, 2**18, 300, 2**17)
 FRAGMENTS = (None, None, None, None, None, None, None, 65536, 1000, 126, 125, 16, 5, 2, 1, 0)
+ALL_HEADS = b"\1" * 256
 EMPTIES = (1000, None, 3, 0)
 WINDOWS = (15, 15, 15, 15, 15, 12, 9, 8)
 STEPS = (sys.maxsize, 1, 2, 7)
@@ -156,12 +158,14 @@ def check_frames(wire, settings):
     decoder.feed(wire)
     pos = 0
     while True:
+        found = find_whole_frame(wire, pos, settings.masked)
         try:
             piece = decoder.next()
         except ProtocolError:
             return
+        assert (found is not None) == (piece is not None and piece[3])
         if piece is None:
-            assert len(decoder._buffer) - decoder._pos <= MOST_LEFT_OVER
+            assert len(decoder.buffer) - decoder.pos <= MOST_LEFT_OVER
             return
         head, payload, length, end = piece
         header = frame_header(head, length, settings.masked)
@@ -172,9 +176,17 @@ def check_frames(wire, settings):
             assert wire.startswith(encoded, pos), "a payload that would not be written like this"
             assert Frame.from_head(head, payload).head == head
             pos += len(encoded)
+            assert found == (head, payload, pos)
         else:
             size = len(header) + 4 * settings.masked + length
             assert pos + size > len(wire), "only the last frame may be incomplete"
+
+
+def find_whole_frame(wire, pos, masked):
+    """What C and Python find at a position, which is the same."""
+    found = python_whole_frame(wire, pos, 0x80 if masked else 0, ALL_HEADS)
+    assert whole_frame(wire, pos, 0x80 if masked else 0, ALL_HEADS) == found
+    return found
 
 
 # Events
@@ -245,9 +257,9 @@ def check_over(inbound):
     assert inbound.ended
     inbound.feed(b"\x81\x00")
     assert inbound.next() is None
-    assert not inbound._decoder._buffer
+    assert not inbound.decoder.buffer
     assert not inbound._pieces
-    assert not inbound.assembler._buffer
+    assert not inbound.assembler._parts
 
 
 def check_answer(exc):
@@ -260,12 +272,12 @@ def check_answer(exc):
 
 def check_kept(inbound, settings, waiting, piece):
     """Memory is bounded by the limits, and by one piece of input."""
-    decoder = inbound._decoder
-    assert len(decoder._buffer) <= MOST_LEFT_OVER + piece
+    decoder = inbound.decoder
+    assert len(decoder.buffer) <= MOST_LEFT_OVER + piece
     if waiting:
-        assert len(decoder._buffer) - decoder._pos <= MOST_LEFT_OVER
+        assert len(decoder.buffer) - decoder.pos <= MOST_LEFT_OVER
     if settings.max_size is not None:
-        assert len(inbound.assembler._buffer) <= settings.max_size
+        assert sum(map(len, inbound.assembler._parts)) <= settings.max_size
         most = settings.max_size
         if settings.deflate:
             most += settings.max_size // 8 + 1024

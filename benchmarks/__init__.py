@@ -1,0 +1,1 @@
+"""Compares syncws with other WebSocket servers for Python: see ``benchmarks/run``."""

@@ -1,0 +1,1 @@
+"""The commands of ``python -m syncws``: a module for each, and what they share."""
