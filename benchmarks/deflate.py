@@ -90,8 +90,8 @@ def make_json(size: int, count: int) -> Payloads:
 
 def _readings(source: random.Random, size: int) -> bytes:
     readings: list[dict[str, object]] = []
-    text = ""
-    while len(text) < size:
+    length = 0
+    while length < size:
         reading = {
             "sensor": f"{source.choice(['north', 'south', 'roof'])}-{source.randrange(40)}",
             "at": 1_700_000_000 + source.randrange(10_000_000),
@@ -99,8 +99,8 @@ def _readings(source: random.Random, size: int) -> bytes:
             "ok": source.random() > 0.05,
         }
         readings.append(reading)
-        text = json.dumps(readings)
-    return text.encode()
+        length += len(json.dumps(reading)) + 2
+    return json.dumps(readings).encode()
 
 
 def make_text(size: int, count: int) -> Payloads:

@@ -200,7 +200,7 @@ def _describe(slot: Slot) -> str:
         return f"connection from {format_address(slot.address)}, accepted {age} ago"
     stats = ", ".join(f"{name} {value}" for name, value in connection.stats().items())
     return (
-        f"connection {connection.id} from {format_address(slot.address)} "
+        f"connection {connection.id} from {format_address(connection.remote_address)} "
         f'"{_path(connection)}", {connection.state.name}, accepted {age} ago\n  {stats}'
     )
 

@@ -208,8 +208,11 @@ def serve(
     )
     unix_path = kwargs.pop("unix_path", None)
     shared: Optional[Literal["socket", "port"]] = None
+    # A socket that is handed in may be one of several that share a port.
     if sock is not None or kwargs.get("reuse_port"):
-        shared = "port" if sock is None else "socket"
+        shared = "port" if kwargs.get("reuse_port") else "socket"
+    if sock is not None:
+        kwargs.pop("reuse_port", None)
     return Server(
         _listen(host, port, sock, unix_path, kwargs),
         handler,
@@ -256,6 +259,10 @@ def _listen(
         for name, value in (("host", host), ("port", port), ("path", unix_path)):
             if value is not None:
                 raise ValueError(f"{name} is incompatible with sock")
+        if kwargs:
+            raise TypeError(
+                f"{', '.join(sorted(kwargs))}: not an option, or incompatible with sock"
+            )
         return sock
     kwargs.setdefault("backlog", BACKLOG)
     if unix_path is not None:

@@ -16,7 +16,6 @@ from peers import (
     TEXT,
     Task,
     bare_client,
-    bare_server,
     close_payload,
     frame,
 )

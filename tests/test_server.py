@@ -670,3 +670,15 @@ def test_a_thousand_connections_leave_nothing_behind(plain):
 
 def live_connections():
     return [obj for obj in gc.get_objects() if isinstance(obj, ServerConnection)]
+
+
+def test_arguments_for_making_a_socket_go_with_no_socket():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with pytest.raises(TypeError, match=r"^backlog: not an option, or incompatible with sock$"):
+            serve(print, sock=listener, backlog=5)
+
+
+def test_socket_that_shares_its_port_may_be_handed_in():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with serve(print, sock=listener, reuse_port=True) as server:
+            assert server._shared == "port"

@@ -52,6 +52,7 @@ OPTIONS = [
 # survives these.
 USERS = {
     "masking": ["frames", "protocol"],
+    "speedups": ["frames", "protocol"],
     "frames": ["messages", "protocol"],
     "messages": ["protocol"],
     "headers": ["http11", "handshake", "protocol"],
