@@ -152,7 +152,7 @@ def conditions() -> str:
 
 
 def show(cost: Cost) -> str:
-    return f"{cost.ratio:.0%}\n{cost.deflate * 1e6:.0f} + {cost.inflate * 1e6:.0f} µs"
+    return f"{cost.ratio:.0%}\n{cost.deflate * 1e6:.0f} + {cost.inflate * 1e6:.0f}"
 
 
 def measure_payloads(kinds: dict[str, Payloads]) -> str:

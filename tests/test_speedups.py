@@ -20,7 +20,13 @@ from strategies import masking_keys, mutations, payloads
 from syncws import speedups
 from syncws.frames import encode_frame
 from syncws.opcodes import Opcode
-from syncws.speedups import python_apply_mask, python_whole_frame
+from syncws.speedups import (
+    python_append_result,
+    python_apply_mask,
+    python_message_block,
+    python_whole_frame,
+    python_whole_message,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -197,6 +203,88 @@ def test_frames_one_after_the_other_are_decoded_alike(data, mask, cut_off):
         pos = found[2]
 
 
+# Messages
+
+
+def either(name, python):
+    """Parameters for a test: the function in Python, and the one in C."""
+    functions = [python]
+    if BUILT:
+        functions.append(getattr(_speedups, name))
+    return pytest.mark.parametrize("function", functions, ids=["python", "c"][: len(functions)])
+
+
+@either("whole_message", python_whole_message)
+def test_message_is_its_payload_and_for_text_a_string(function):
+    text = "gr\u00fc\u00dfe \U0001f600".encode()
+    assert function(encode(0x81, text, KEY), 0, MASK, 100) == (text, text.decode(), 18)
+    assert function(b"--" + encode(0x82, text), 2, 0, 100) == (text, None, 16)
+    assert function(encode(0x81, b""), 0, 0, 0) == (b"", "", 2)
+
+
+@either("whole_message", python_whole_message)
+def test_all_but_messages_is_left_alone(function):
+    for head in set(range(256)) - {0x81, 0x82}:
+        assert function(encode(head, b"ab"), 0, 0, 100) is None
+    assert function(encode(0x82, b"ab"), 0, 0, 1) is None
+    assert function(encode(0x82, b"ab"), 0, 0, -1) is None
+    assert function(encode(0x82, b"ab"), 9, 0, 100) is None
+    assert function(encode(0x81, b"\xc3"), 0, 0, 100) is None
+    assert function(encode(0x81, b"\xed\xa0\x80"), 0, 0, 100) is None
+
+
+@needs_c
+@patience
+@examples(200)
+@given(inputs, st.integers(-2, 30) | st.integers(), masks, st.integers(-1, 200) | st.integers())
+def test_any_input_holds_the_same_messages(data, pos, mask, limit):
+    expected = python_whole_message(data, pos, mask, limit)
+    assert _speedups.whole_message(data, pos, mask, limit) == expected
+
+
+@either("message_block", python_message_block)
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535])
+def test_short_message_is_encoded_as_a_frame(function, size):
+    data = b"x" * size
+    for text, heads in [(None, (0x81, 0x82)), (True, (0x81, 0x81)), (False, (0x82, 0x82))]:
+        assert function(data.decode(), text, 65535) == encode(heads[0], data)
+        assert function(data, text, 65535) == encode(heads[1], data)
+    assert function(data, None, size - 1) is None
+
+
+@either("message_block", python_message_block)
+@pytest.mark.parametrize(
+    "message", [bytearray(b"a"), memoryview(b"a"), None, 1, ["a"], b"a" * 65536, "a" * 65536]
+)
+def test_other_messages_are_left_alone(function, message):
+    assert function(message, None, 10**6) is None
+
+
+@needs_c
+@patience
+@examples(100)
+@given(
+    st.binary(max_size=300) | st.text(max_size=300),
+    st.none() | st.booleans(),
+    st.integers(-1, 400) | st.integers(),
+)
+def test_message_is_encoded_alike_or_left_to_others(message, text, limit):
+    block = _speedups.message_block(message, text, limit)
+    if block is not None or isinstance(message, bytes) or message.isascii():
+        assert block == python_message_block(message, text, limit)
+
+
+@either("append_result", python_append_result)
+def test_results_are_appended_and_exceptions_passed_on(function):
+    results = [0]
+    assert function(results, divmod, 7, 2) is None
+    function(results, list)
+    assert results == [0, (3, 1), []]
+    with pytest.raises(ZeroDivisionError):
+        function(results, divmod, 7, 0)
+    assert results == [0, (3, 1), []]
+
+
 # What only C can get wrong
 
 
@@ -235,6 +323,12 @@ def call_everything(function, data, frame, pos):
     function.apply_mask(data, KEY)
     function.whole_frame(frame, pos, MASK, HEADS)
     function.whole_frame(frame, 0, 0, HEADS)
+    function.whole_message(frame, pos, MASK, 1000)
+    function.whole_message(frame, pos, MASK, 1)
+    function.message_block("text", None, 100)
+    function.message_block(b"bytes", True, 100)
+    function.message_block(data, None, 100)
+    function.append_result([], len, data)
     for name, arguments in [
         ("apply_mask", (data, b"key")),
         ("apply_mask", ("text", KEY)),
@@ -242,6 +336,14 @@ def call_everything(function, data, frame, pos):
         ("whole_frame", (frame, pos, MASK, KEY)),
         ("whole_frame", (frame, None, MASK, HEADS)),
         ("whole_frame", (frame,)),
+        ("whole_message", (frame, pos, MASK, None)),
+        ("whole_message", (data, pos, MASK, 1)),
+        ("whole_message", (frame,)),
+        ("message_block", ("text", None, "1")),
+        ("message_block", ("text",)),
+        ("append_result", ((), len, data)),
+        ("append_result", ([], len, 1)),
+        ("append_result", ([],)),
     ]:
         with pytest.raises((TypeError, ValueError)):
             getattr(function, name)(*arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pathlib
 import subprocess
 import sys
 import threading
@@ -25,6 +26,8 @@ from syncws import (
 from syncws.testing import RawPeer, RawServer, TestServer, pair, raw_client
 
 pytest_plugins = ["pytester"]
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 SHORT = 0.1  # seconds, for what is expected to take too long
 
@@ -355,16 +358,18 @@ def test_a_raw_peer_refuses_frames_that_break_rules():
 CONFTEST = 'pytest_plugins = ["syncws.testing.plugin"]'
 
 
-def run_tests(pytester, source):
+def run_tests(pytester, monkeypatch, source):
     """Run tests with the plugin in a process of its own."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(source)
     return pytester.runpytest_subprocess("-p", "no:cacheprovider")
 
 
-def test_the_fixture_starts_servers(pytester):
+def test_the_fixture_starts_servers(pytester, monkeypatch):
     result = run_tests(
         pytester,
+        monkeypatch,
         """
         def test_echo(websocket_server):
             def echo(connection):
@@ -380,9 +385,10 @@ def test_the_fixture_starts_servers(pytester):
     result.assert_outcomes(passed=1)
 
 
-def test_the_fixture_fails_a_test_whose_handler_raised(pytester):
+def test_the_fixture_fails_a_test_whose_handler_raised(pytester, monkeypatch):
     result = run_tests(
         pytester,
+        monkeypatch,
         """
         def test_failure(websocket_server):
             def handler(connection):
@@ -397,4 +403,4 @@ def test_the_fixture_fails_a_test_whose_handler_raised(pytester):
 
 def test_the_tools_need_no_pytest():
     source = "import sys, syncws.testing; sys.exit('pytest' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", source], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", source], check=False, cwd=ROOT).returncode == 0

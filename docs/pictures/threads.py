@@ -13,7 +13,7 @@ LOCKS = [
     ("TLS lock", "OpenSSL's state", "for moments", "green"),
 ]
 WAITS, TRIES, SOME, DEFLATES = (
-    "may wait for the peer",
+    "waits for the peer",
     "tries, never waits",
     "moments",
     "compresses",
