@@ -95,6 +95,7 @@ class Receiving(Sending):
         "_takes",
         "_torn",
         "_unfinished",
+        "_was_full",
         "_whole_messages",
     )
 
@@ -107,6 +108,7 @@ class Receiving(Sending):
         self._received: list[bytes] = []  # read, not yet fed to the decoder
         self._read_size = min(READ_SIZE, options.read_limit)
         self._small_reads = 0  # in a row
+        self._was_full = False  # whether the last read filled its buffer
         self._torn = False  # an exception hit the decoder half-way
         self._peer_error: Optional[Exception] = None  # found, not yet answered
         self._peer_error_at = 0.0
@@ -433,6 +435,8 @@ class Receiving(Sending):
         decoder = inbound.decoder
         if self._hungry:
             try:
+                if self._read_size > READ_SIZE:
+                    self._wait_for_much()
                 append_result(received, self._transport.recv, self._read_size)
             except OSError as exc:
                 self._eof(exc)
@@ -470,6 +474,8 @@ class Receiving(Sending):
         try:
             if not self._received:
                 if deadline is None:
+                    if self._read_size > READ_SIZE:
+                        self._wait_for_much()
                     transport.read(self._received, self._read_size)
                 elif not transport.read_nowait(self._received, self._read_size):
                     if not transport.wait_readable(deadline.remaining()):
@@ -513,8 +519,14 @@ class Receiving(Sending):
         if self._meter is not None:
             self._measure(self._meter, 0, len(data))
 
+    def _wait_for_much(self) -> None:
+        """Wait before a large buffer is made, which would be kept while waiting."""
+        if not self._was_full and self._transport.direct:
+            self._transport.wait_readable(None)
+
     def _adapt(self, size: int) -> None:
         """Read more at a time from a peer that sends much, and less again later."""
+        self._was_full = size >= self._read_size
         if size >= self._read_size:
             self._read_size = min(4 * self._read_size, self.options.read_limit + MAX_HEADER)
         if 4 * size >= self._read_size:

@@ -121,6 +121,7 @@ with serve(relay, "localhost", 8765) as server:
 from websockets.sync.client import connect
 
 with connect("ws://localhost:8765") as first, connect("ws://localhost:8765") as second:
+    second.ping().wait(10)
     first.send("for all")
     print(first.recv())
     print(second.recv(timeout=10))

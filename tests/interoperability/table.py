@@ -22,7 +22,7 @@ CHECKS = {
     "subprotocol": "Sub\u00adprotocol",
     "compression": "Com\u00adpression",
 }
-MARKS = {"yes": "✓", "no": "✗", "absent": "–"}
+MARKS = {"yes": "✓", "partly": "(✓)", "no": "✗", "absent": "–"}
 
 
 def render(found):

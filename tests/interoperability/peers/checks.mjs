@@ -1,5 +1,5 @@
 // The checks of a client with the interface that browsers have; each answers "yes", "absent" (the
-// client has no such thing), or throws what went wrong.
+// client has no such thing) or ONE_WAY, or throws what went wrong.
 
 const PATIENCE = 20000; // milliseconds
 
@@ -143,7 +143,7 @@ export async function runChecks(uri, compressing, report, { WebSocket, extras = 
     let found = { check };
     try {
       const result = await act();
-      if (result === ONE_WAY) Object.assign(found, { result: "yes", note: ONE_WAY });
+      if (result === ONE_WAY) Object.assign(found, { result: "partly", note: ONE_WAY });
       else found.result = result;
     } catch (error) {
       found.result = "no";

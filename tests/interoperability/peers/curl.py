@@ -7,14 +7,17 @@ import re
 import select
 import struct
 
+import checks
 import curl_cffi
-from checks import PATIENCE, main
+from checks import PATIENCE, InPart, expect, main
 from curl_cffi import Curl, CurlECode, CurlError, CurlInfo, CurlOpt, CurlWsFlag
 
 ONLY_WEBSOCKET = 2  # the value of CURLOPT_CONNECT_ONLY that ends with the opening handshake
 
 
 class Link:
+    patience = PATIENCE
+
     def __init__(self, uri, subprotocols, compression):
         self._curl = Curl()
         head = io.BytesIO()
@@ -46,13 +49,12 @@ class Link:
     def _retried(self, function, event, *arguments):
         poll = select.poll()
         poll.register(self._descriptor, event)
-        for _ in range(PATIENCE * 10):
+        for _ in range(self.patience * 10):
             try:
                 return function(*arguments)
             except CurlError as exc:
                 if exc.code != CurlECode.AGAIN:
                     raise
-            # What it wants to send by itself, a pong, goes out with the next call.
             poll.poll(100)
         raise TimeoutError("nothing came in time")
 
@@ -74,6 +76,10 @@ class Link:
             self._send(part.encode(), CurlWsFlag.TEXT | CurlWsFlag.CONT)
         self._send(parts[-1].encode(), CurlWsFlag.TEXT)
 
+    def flush(self):
+        """Send something that needs no answer (RFC 6455 §5.5.3)."""
+        self._send(b"", CurlWsFlag.PONG)
+
     def ping(self):
         self._send(b"x", CurlWsFlag.PING)
         data, flags = self._recv()
@@ -94,4 +100,17 @@ class Link:
         self._curl.close()
 
 
-main(curl_cffi.__curl_version__.split()[0].partition("/")[2], Link)
+class Checks(checks.Checks):
+    def pings_to(self):
+        link = self.open("/ping")
+        link.patience = 3  # seconds; the server waits longer
+        try:
+            expect(link.recv(), "answered")
+        except TimeoutError:
+            link.flush()
+            link.patience = PATIENCE
+            expect(link.recv(), "answered")
+            raise InPart("the pong stays in a buffer until the program sends something") from None
+
+
+main(curl_cffi.__curl_version__.split()[0].partition("/")[2], Link, Checks)
