@@ -320,13 +320,15 @@ class Connection(Receiving):
 
     # Opening, for subclasses
 
-    def _open(self, extensions: Sequence[Any], leftover: bytes) -> None:
+    def _open(self, extensions: Sequence[Any], leftover: bytes, head: bytes = b"") -> None:
         """
         Start the life of the connection after the opening handshake.
 
         Args:
             extensions: the negotiated ones.
             leftover: input that came after the head.
+            head: a response that is still to be sent: when the client has it, the connection is
+                open, and whatever others may send by now comes after it.
         """
         options = self.options
         self._inbound = Inbound(
@@ -346,6 +348,8 @@ class Connection(Receiving):
         self._is_simple_sender = (
             self._transport.direct and self._outbound.shareable and self._outbound.codec is None
         )
+        if head:
+            self._outbox.begin(head)
         self._look_at_rest()
         if options.rate_limit is not None:
             self._meter = Meter(options.rate_limit, time.monotonic())
@@ -355,6 +359,8 @@ class Connection(Receiving):
         self.opened_at = time.monotonic()
         self._opened = True
         service.add(self)
+        if head:
+            self._push()
 
     # For a forked child
 

@@ -160,6 +160,14 @@ class Outbox:
         self.flush()
         return None if frame.done else frame
 
+    def begin(self, head: bytes) -> None:
+        """Put what precedes all frames, and is not counted: the end of the opening handshake."""
+        self._current = frame = OutFrame((head,))
+        self._counts.clear()
+        self.settled = False
+        self.waiting += frame.size
+        self.sent_bytes -= frame.size
+
     def send_block(self, block: bytes) -> Optional[OutFrame]:
         """
         Like ``send()``, by the shortest way.

@@ -726,9 +726,14 @@ class Sending:
         self._outbox.clear()
 
     def _push_pong(self, frame: OutFrame) -> None:
-        """Hand the kernel what it takes, and leave the rest to the service thread."""
+        """Send a pong, the latest only; never waits."""
         with self._outbound_lock:
             self._outbox.pong = frame
+        self._push()
+
+    def _push(self) -> None:
+        """Hand the kernel what it takes, and leave the rest to the service thread."""
+        with self._outbound_lock:
             flushed = self._flush()
         if not flushed:
             service.request(self)

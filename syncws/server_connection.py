@@ -179,11 +179,10 @@ class ServerConnection(Connection):
             self._log_refusal(handshake)
             self._refuse(response, settings, deadline)
             return self._why_refused(handshake)
-        self._transport.send_before(deadline, data)
         self.subprotocol = handshake.subprotocol
         self.request.headers.compact()
         response.headers.compact()
-        self._open(handshake.extensions, parser.leftover)
+        self._open(handshake.extensions, parser.leftover, data)
         return None
 
     def _why_refused(self, handshake: ServerHandshake) -> str:

@@ -682,3 +682,12 @@ def test_socket_that_shares_its_port_may_be_handed_in():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with serve(print, sock=listener, reuse_port=True) as server:
             assert server._shared == "port"
+
+
+def test_client_that_is_connected_is_among_the_connections_at_once(link):
+    with link.serve(echo).start() as server:
+        for number in range(20):
+            with link.connect(server) as client:
+                assert len(server.connections) == 1, number
+            assert client.is_gone
+            assert wait_until(lambda: not server.connections)

@@ -1,4 +1,4 @@
-"""Finds what the peers need, or installs it: packages of Python and Node in a folder, others with apt."""
+"""Finds what the peers need, or installs it: in a folder with pip and npm, others with apt."""
 
 from __future__ import annotations
 

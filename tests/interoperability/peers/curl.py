@@ -1,4 +1,4 @@
-"""The functions of libcurl, curl_ws_send() and curl_ws_recv(), as the package "curl-cffi" has them."""
+"""The functions curl_ws_send() and curl_ws_recv() of libcurl, through the package "curl-cffi"."""
 
 from __future__ import annotations
 
