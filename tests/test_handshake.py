@@ -444,6 +444,8 @@ def test_reject_refuses_a_status_that_does_not_exist():
         ("example.com", "http://[example.com]", False),
         ("[::1]", "http://[::2]", False),
         ("127.0.0.1", "http://localhost", False),
+        ("a" * 400, "http://" + "a" * 400, True),
+        ("a" * 400, "http://" + "a" * 401, False),
     ],
 )
 def test_same_host_is_the_default(host, origin, allowed):

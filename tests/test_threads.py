@@ -18,10 +18,14 @@ import syncws.transport
 from syncws import ClientConnection, ConnectionClosed, ConnectionClosedError, ServerConnection
 from syncws.queues import Outbox
 from syncws.receiving import Receiving
+from syncws.speedups import python_append_result
 
 TRANSPORT = syncws.transport.__file__
 # What calls the socket without the transport in between.
-SHORT_WAYS = {Receiving._receive_whole.__code__, Outbox.send_block.__code__}
+SHORT_WAYS = {
+    function.__code__
+    for function in (Receiving._receive_whole, Outbox.send_block, python_append_result)
+}
 PACKAGE = TRANSPORT[: -len("transport.py")]
 
 # Python 3.9 runs signal handlers between any two instructions, also between returning a message
@@ -39,7 +43,7 @@ TOO_MUCH = 16 * 1024 * 1024  # bytes
 class FailingTransport:
     """A transport whose n-th call that moves bytes or waits fails; it fails from there on."""
 
-    FAIL = ("read", "read_nowait", "send", "flush", "discard")
+    FAIL = ("read", "recv", "read_nowait", "send", "send_some", "flush", "discard")
 
     def __init__(self, transport, countdown):
         self._transport = transport
@@ -76,10 +80,10 @@ def failing(base, countdown, made):
     """A class of connections whose n-th call of the transport after the opening fails."""
 
     class Failing(base):
-        def _open(self, extensions, leftover):
+        def _open(self, *args):
+            super()._open(*args)
             self._transport = self._outbox._transport = FailingTransport(self._transport, countdown)
             made.append(self._transport)
-            super()._open(extensions, leftover)
 
     return Failing
 
