@@ -327,8 +327,12 @@ static PyObject *
 message_block(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
     Py_ssize_t limit;
+    int text;
 
     if (!check_count("message_block", count, 3))
+        return NULL;
+    text = PyObject_IsTrue(args[1]);
+    if (text < 0)
         return NULL;
     limit = PyNumber_AsSsize_t(args[2], NULL);
     if (limit == -1 && PyErr_Occurred())
@@ -336,7 +340,7 @@ message_block(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t cou
     if (limit > 65535)
         limit = 65535;
     if (PyBytes_CheckExact(args[0]) && PyBytes_GET_SIZE(args[0]) <= limit)
-        return join_frame(FIN | (args[1] == Py_True ? TEXT : BINARY),
+        return join_frame(FIN | (text ? TEXT : BINARY),
                           PyBytes_AS_STRING(args[0]), PyBytes_GET_SIZE(args[0]));
     if (PyUnicode_CheckExact(args[0]) && PyUnicode_IS_READY(args[0])
         && PyUnicode_IS_ASCII(args[0]) && PyUnicode_GET_LENGTH(args[0]) <= limit)

@@ -73,7 +73,7 @@ def broadcast(
     block = message_block(shared.data, shared.is_text, JOIN_LIMIT)
     sent = 0
     for connection in connections:
-        waits = block is not None and connection.try_block(block)
+        waits = block is not None and connection.try_block(block, collect=False)
         if waits is True:
             sent += 1
             continue

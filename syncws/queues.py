@@ -92,6 +92,7 @@ class OutFrame:
 
 # Of queues in which nothing waits; those that are used are made when they are.
 _EMPTY: collections.deque[OutFrame] = collections.deque()
+_NO_BLOCKS: list[bytes] = []
 
 
 class Outbox:
@@ -131,7 +132,7 @@ class Outbox:
         self._close: Optional[OutFrame] = None
         # The last of the data, as long as small frames are added to it, and its buffers.
         self._bundle: Optional[OutFrame] = None
-        self._blocks: list[bytes] = []
+        self._blocks = _NO_BLOCKS
         # The frame being sent, and how much of it each system call took.
         self._current: Optional[OutFrame] = None
         self._counts: list[int] = []
@@ -174,11 +175,11 @@ class Outbox:
 
         Only if nothing waits, and the transport is ``direct``.
         """
+        transport, counts = self._transport, self._counts
+        counts.clear()
         # From here on flush() would go on with it, wherever an exception hits.
         self._begun = block
         self.settled = False
-        transport, counts = self._transport, self._counts
-        counts.clear()
         try:
             append_result(counts, transport.send_some, block, transport.flags)
         except BlockingIOError:
@@ -205,11 +206,15 @@ class Outbox:
             return self.put_block(buffers[0] + buffers[1])
         if self._data is _EMPTY:
             self._data = collections.deque()
-        self._bundle = None
+        self._end_bundle()
         frame = OutFrame(buffers)
         self.waiting += size
         self._data.append(frame)
         return frame
+
+    def _end_bundle(self) -> None:
+        self._bundle = None
+        self._blocks = _NO_BLOCKS
 
     def put_block(self, block: bytes) -> OutFrame:
         """Like ``put()``, for a frame that is small."""
@@ -281,7 +286,7 @@ class Outbox:
         frame = self._choose()
         if frame is not None:
             if frame is self._bundle:
-                self._bundle = None
+                self._end_bundle()
             if len(frame.buffers) > 2:
                 frame.buffers = (b"".join(frame.buffers),)
             frame.size = sum(map(len, frame.buffers))
@@ -306,7 +311,8 @@ class Outbox:
     def clear(self) -> None:
         """Drop everything: the connection is broken."""
         self._control = self._data = _EMPTY
-        self.pong = self._close = self._current = self._bundle = None
+        self.pong = self._close = self._current = None
+        self._end_bundle()
         self._begun = b""
         self.waiting = 0
         self.settled = True

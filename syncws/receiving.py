@@ -222,10 +222,18 @@ class Receiving(Sending):
         if limit is not None and limit < 1:
             raise ValueError("limit must be at least 1")
         box: list[Message] = []
+        received: list[Data] = []
         try:
             self._receive_any(timeout, box, limit)
-            return [_data_of(message, decode) for message in box]
+            for message in box:
+                received.append(_data_of(message, decode))
+            return received
         except UnicodeDecodeError as exc:
+            # The messages before it are good; the next call starts with it.
+            first = 0 if received else 1
+            self._given_back[0:0] = box[len(received) + first :]
+            if received:
+                return received
             raise self._refuse_text(exc) from exc
         except BaseException:
             self._given_back.extend(box)
@@ -262,7 +270,11 @@ class Receiving(Sending):
             elif self._is_simple and not self._hungry:
                 room -= self._take_whole(box, count, room)
                 continue
-            elif self._hungry or self._decode(busy=True, box=box) is None:
+            elif (
+                self._hungry
+                or (self._meter is not None and self._is_held_back(self._meter))
+                or self._decode(busy=True, box=box) is None
+            ):
                 return
             room -= sum(len(message.data) for message in box[size:])
 
@@ -450,6 +462,7 @@ class Receiving(Sending):
         if message is None:
             return
         self._torn = True
+        hungry, self._hungry = self._hungry, False  # else nobody would see that it is torn
         box.append(message)
         size = len(buffer)
         if received:
@@ -460,9 +473,9 @@ class Receiving(Sending):
         if message[2] < size:
             decoder.buffer = buffer
             decoder.pos = message[2]
-            self._hungry = False
-        elif not self._hungry:
-            decoder.release()
+        else:
+            if not hungry:
+                decoder.release()
             self._hungry = True
         self._whole_messages += 1
         self._is_simple = True
@@ -535,7 +548,8 @@ class Receiving(Sending):
         self._small_reads += 1
         if self._small_reads > PATIENT_READS:
             self._small_reads = 0
-            self._read_size = max(self._read_size // 4, READ_SIZE)
+            least = min(READ_SIZE, self.options.read_limit)
+            self._read_size = max(self._read_size // 4, least)
 
     def _decode(self, busy: bool = False, box: Optional[list[Message]] = None) -> Optional[Message]:
         """

@@ -302,12 +302,13 @@ class Sending:
         if self._fragmenting is token:
             self._fail(Close(CloseCode.INTERNAL_ERROR, "error in fragmented message"), None)
 
-    def try_block(self, block: bytes) -> Union[OutFrame, bool]:
+    def try_block(self, block: bytes, *, collect: bool = True) -> Union[OutFrame, bool]:
         """
         Send a message by the shortest way, if nothing stands in its way.
 
         Args:
             block: an uncompressed and unmasked frame, not larger than ``JOIN_LIMIT``.
+            collect: whether it may be kept for the end of a cork.
 
         Returns:
             Whether it was sent; or what waits of it.
@@ -317,7 +318,7 @@ class Sending:
         outbox = self._outbox
         with self._outbound_lock:
             if not self._at_rest:
-                return self._collect_block(block)
+                return collect and self._collect_block(block)
             self._at_rest = False  # until all has gone well
             try:
                 waits = outbox.send_block(block)
@@ -339,6 +340,7 @@ class Sending:
             and not outbox.waiting
             and outbox.pong is None
             and self._closing.open
+            and self._broken is None
             and self._fragmenting is None
             and not self._corks
         )
@@ -417,9 +419,12 @@ class Sending:
                 self._begin_fragments(head, token)
             waits = None
             try:
-                if self._corks and any(map(is_alive, self._corks)):
+                if any(map(is_alive, self._corks)):
                     self._corked = self._outbox.put(buffers)
                 else:
+                    if self._corks:  # of threads that never came to the end of the block
+                        self._corks = []
+                        self._corked = None
                     waits = self._outbox.send(buffers)
             except OSError as exc:
                 self._break_output(exc)
@@ -459,7 +464,9 @@ class Sending:
         """Send what was collected; ``wait`` until the kernel has it."""
         with self._outbound_lock:
             self._corks = [ref for ref in self._corks if ref() not in (None, cork)]
-            frame, self._corked = self._corked, None
+            frame = self._corked
+            if not self._corks:
+                self._corked = None
             flushed = self._flush()
         if wait and frame is not None and not frame.done:
             self._wait_written(frame, None)
@@ -595,6 +602,7 @@ class Sending:
         with self._outbound_lock:
             is_open = self._closing.open and self._broken is None
             if is_open:
+                self._at_rest = False
                 if waiter is not None:
                     payload = self._expect_pong(payload, waiter)
                 frame = OutFrame(self._outbound.encode(FIN | opcode, payload or b""))
@@ -645,6 +653,7 @@ class Sending:
             if self._fragmenting is not None:
                 close = Close(CloseCode.INTERNAL_ERROR, "close during fragmented message")
                 frame = OutFrame(self._encode_close(close))
+            self._at_rest = False
             if self._closing.send(close):
                 self._end_output(frame)
             flushed = self._flush()
@@ -665,6 +674,7 @@ class Sending:
     def _answer_close(self, close: Close) -> None:
         """A Close frame was received (RFC 6455 §5.5.1, §7.1.5). Reader role."""
         with self._outbound_lock:
+            self._at_rest = False
             answer = self._closing.receive(close)
             frame = None if answer is None else OutFrame(self._encode_close(answer))
             self._end_output(frame)
@@ -678,6 +688,7 @@ class Sending:
         with self._outbound_lock:
             if self._closing.over:
                 return
+            self._at_rest = False
             self._cause = self._cause or without_traceback(cause)
             self._end_output(frame if self._closing.fail(close) else None)
             flushed = self._flush()
@@ -728,6 +739,7 @@ class Sending:
     def _push_pong(self, frame: OutFrame) -> None:
         """Send a pong, the latest only; never waits."""
         with self._outbound_lock:
+            self._at_rest = False
             self._outbox.pong = frame
         self._push()
 

@@ -126,7 +126,7 @@ def python_message_block(message: Any, text: Optional[bool], limit: int) -> Opti
     if type(message) is str:
         head, data = FIN | (BINARY if text is False else TEXT), message.encode()
     elif type(message) is bytes:
-        head, data = FIN | (TEXT if text is True else BINARY), message
+        head, data = FIN | (TEXT if text else BINARY), message
     else:
         return None
     size = len(data)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import sys
 import threading
 
 import pytest
@@ -20,7 +22,8 @@ from peers import (
     frame,
 )
 
-from syncws import ConnectionClosedError, ConnectionClosedOK
+from syncws import ConnectionClosedError, ConnectionClosedOK, RateLimit, broadcast
+from syncws.receiving import Receiving
 
 CLOSE = 0x8
 
@@ -130,6 +133,79 @@ def test_messages_before_a_close_frame_are_returned_before_the_end(plain):
         closed = Task(connection.recv_many)
         wire.end()
         assert isinstance(closed.error(), ConnectionClosedOK)
+
+
+def test_rate_limit_holds_for_messages_that_arrived_together(plain):
+    limit = RateLimit(messages=20, burst=0.5)
+    with bare_client(plain, compression=None, rate_limit=limit) as (wire, connection):
+        receiving = Task(connection.recv_many, limit=1)
+        wire.send(TEXT, b"first")
+        assert receiving.result() == ["first"]
+        send_together(wire, *[(TEXT, b"x")] * 60)
+        assert len(connection.recv_many(PATIENCE)) < 30
+
+
+def test_messages_before_one_that_is_no_text_are_returned(plain):
+    with bare_client(plain, compression=None) as (wire, connection):
+        send_together(wire, (TEXT, b"good"), (TEXT, b"too"), (BINARY, b"\xff"), (TEXT, b"last"))
+        assert wait_until(lambda: connection.stats()["inbox_messages"] == 4)
+        assert connection.recv_many(decode=True) == ["good", "too"]
+        failing = Task(connection.recv_many, decode=True)
+        assert wire.receive() == (
+            FIN | CLOSE,
+            close_payload(1007, "invalid start byte at position 0"),
+        )
+        wire.end()
+        assert isinstance(failing.error(), ConnectionClosedError)
+        assert connection.recv_many() == ["last"]
+
+
+@pytest.mark.parametrize("calls", range(1, 9))
+def test_interrupted_message_is_neither_lost_nor_repeated_while_the_connection_lives(plain, calls):
+    """Whichever call within the short way is interrupted, as by Ctrl-C."""
+    with bare_client(plain, compression=None) as (wire, connection):
+        for text in (b"first", b"second"):
+            receiving = Task(connection.recv)
+            wire.send(TEXT, text)
+            receiving.result()
+        interrupt = Interrupt(Receiving._receive_whole.__code__, calls)
+        send_together(wire, (TEXT, b"A"), (TEXT, b"B"), (TEXT, b"C"))
+        received = []
+        with contextlib.suppress(ConnectionClosedError):
+            with interrupt:
+                while len(received) < 3:
+                    try:
+                        received.append(connection.recv(PATIENCE if received else None))
+                    except KeyboardInterrupt:
+                        continue
+        assert received == ["A", "B", "C"][: len(received)]
+        assert len(received) == 3 or connection.end_code == 1011
+        wire.sock.close()
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt as a function is about to make its n-th line, in this thread."""
+
+    def __init__(self, code, lines):
+        self._code = code
+        self._lines = 3 * lines
+
+    def __enter__(self):
+        self._previous = sys.gettrace()
+        sys.settrace(self._on_call)
+
+    def __exit__(self, *args):
+        sys.settrace(self._previous)
+
+    def _on_call(self, frame, event, argument):
+        return self._on_line if frame.f_code is self._code else None
+
+    def _on_line(self, frame, event, argument):
+        if event == "line":
+            self._lines -= 1
+            if not self._lines:
+                raise KeyboardInterrupt
+        return self._on_line
 
 
 # cork()
@@ -265,3 +341,51 @@ def test_many_threads_may_cork_at_once(plain):
         for thread in threads:
             thread.result()
         assert received == {name: list(range(100)) for name in "abcd"}
+
+
+def test_each_of_two_corks_waits_for_what_was_collected(slow_link):
+    with bare_client(slow_link, compression=None, write_limit=2**30) as (wire, connection):
+        first, second = connection.cork(), connection.cork()
+        first.__enter__()
+        second.__enter__()
+        for _ in range(8000):
+            connection.send(bytes(1000))
+        ends = [Task(first.__exit__, None, None, None), Task(second.__exit__, None, None, None)]
+        assert wait_until(lambda: connection.stats()["outbox_bytes"] > 1000)
+        assert all(end.is_alive() for end in ends)
+        for _ in range(8000):
+            wire.receive()
+        for end in ends:
+            end.result()
+
+
+def test_nothing_of_what_was_collected_is_kept(plain):
+    with bare_client(plain, compression=None) as (wire, connection):
+        send_corked(connection, ["x" * 100] * 100)
+        assert not connection._outbox._blocks
+        for _ in range(100):
+            wire.receive()
+
+
+def test_broadcast_does_not_wait_for_the_end_of_a_cork(plain):
+    with bare_client(plain, compression=None) as (wire, connection):
+        with connection.cork():
+            assert broadcast([connection], "now") == (1, 0, 0, 0)
+            assert wire.receive() == (FIN | TEXT, b"now")
+
+
+@pytest.mark.parametrize("text", [1, "yes", True])
+def test_bytes_are_text_by_truth(plain, text):
+    with bare_client(plain, compression=None) as (wire, connection):
+        connection.send(b"a", text)
+        with connection.cork():
+            connection.send(b"b", text)
+        assert [wire.receive(), wire.receive()] == [(FIN | TEXT, b"a"), (FIN | TEXT, b"b")]
+
+
+def test_reads_are_never_larger_than_their_limit(plain):
+    with bare_client(plain, compression=None, read_limit=1000) as (wire, connection):
+        for _ in range(60):
+            wire.send(BINARY, b"small")
+            connection.recv(PATIENCE)
+        assert connection._read_size <= 1000
