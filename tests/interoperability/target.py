@@ -112,9 +112,12 @@ class Target:
 
     def _compression(self, connection):
         message = connection.recv(timeout=PATIENCE)
-        response = connection.response.headers.get("Sec-WebSocket-Extensions", "")
-        if "permessage-deflate" not in response:
-            connection.send("not negotiated")
+        offered, agreed = (
+            "permessage-deflate" in head.headers.get("Sec-WebSocket-Extensions", "")
+            for head in (connection.request, connection.response)
+        )
+        if not agreed:
+            connection.send("refused" if offered else "not negotiated")
         elif connection.stats()["bytes_received"] > len(message) / 10:
             connection.send("negotiated, but not used")
         else:

@@ -53,8 +53,12 @@ class Checks(checks.Checks):
 
     def compression(self):
         link = self.open("/echo", compression=True)
-        agreed = link.connection.response.headers.get("Sec-WebSocket-Extensions", "")
-        if "permessage-deflate" not in agreed:
+        offered, agreed = (
+            "permessage-deflate" in head.headers.get("Sec-WebSocket-Extensions", "")
+            for head in (link.connection.request, link.connection.response)
+        )
+        assert offered, "not offered by syncws"
+        if not agreed:
             raise NotOffered
         message = "compress me, " * 1000
         link.send(message)
