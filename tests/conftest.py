@@ -14,6 +14,7 @@ import time
 import pytest
 import trustme
 from links import Link
+from ports import held_port
 
 from syncws.connection import Connection
 from syncws.service import service
@@ -133,6 +134,13 @@ def client_context(authority):
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context
+
+
+@pytest.fixture
+def port():
+    """A free port for a program that is told where to listen."""
+    with held_port() as number:
+        yield number
 
 
 @pytest.fixture(params=["plain", "tls", "unix", "portable", "portable-tls"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -21,6 +22,13 @@ os.environ.setdefault("LISTEN_FDS", str(count))
 os.environ.setdefault("LISTEN_PID", str(os.getpid()))
 os.execv(rest[count], rest[count:])
 """
+
+
+def catches(process, number):
+    """Whether a process has a handler for a signal by now; needs ``/proc``."""
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)
+    return bool(caught >> (number - 1) & 1)
 
 
 def launch(command, *files, cwd=None, **variables):

@@ -12,6 +12,7 @@ import threading
 import pytest
 from commandline import PATIENCE, echoing, program
 from peers import BINARY, CLOSE, FIN, PING, PONG, frame
+from ports import held_port
 from script_peer import welcome
 
 from syncws.cli import main
@@ -48,9 +49,8 @@ def test_with_tls_the_certificate_is_examined(server_context, authority, tmp_pat
 
 
 def test_a_server_that_is_not_there_is_wrong(capsys):
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    assert main(["check", f"ws://127.0.0.1:{port}"]) == 1
+    with held_port() as port:
+        assert main(["check", f"ws://127.0.0.1:{port}"]) == 1
     out = capsys.readouterr().out
     assert "connection refused: nothing listens there" in out
     assert "Messages" not in out

@@ -26,7 +26,8 @@ import sys
 import pytest
 from conftest import wait_until
 from doc_pages import LANGUAGES, PYTHON, ROOT, SHELL, blocks_of, pages
-from supervisor import launch
+from ports import held_port
+from supervisor import catches, launch
 
 from syncws.cli import make_parser
 
@@ -43,7 +44,10 @@ WITH_PYTHON = sorted({page for page, block in BLOCKS if block.language in PYTHON
 PROGRAMS = [(page, block) for page, block in BLOCKS if block.mark.startswith("program")]
 SCRIPTS = [(page, block) for page, block in BLOCKS if block.language in SHELL]
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+pytestmark = pytest.mark.skipif(
+    not pathlib.Path("/proc/self/status").exists(),
+    reason="/proc tells when a program handles signals",
+)
 
 
 def place(value):
@@ -68,11 +72,11 @@ def free_ports():
     def replace(match):
         name = match.group(1)
         if name not in found:
-            with socket.create_server(("127.0.0.1", 0)) as sock:
-                found[name] = str(sock.getsockname()[1])
+            found[name] = str(held.enter_context(held_port()))
         return found[name]
 
-    return lambda text: PORT.sub(replace, text)
+    with contextlib.ExitStack() as held:
+        yield lambda text: PORT.sub(replace, text)
 
 
 @pytest.fixture
@@ -127,9 +131,11 @@ def listening_port(block, free_ports):
 
 
 def has_come_up(port, process):
-    """Whether a program listens, or has ended."""
+    """Whether a program listens and handles SIGTERM, or has ended."""
     if process.poll() is not None or port is None:
         return True
+    if not catches(process, signal.SIGTERM):
+        return False
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 

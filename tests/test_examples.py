@@ -20,6 +20,7 @@ import pytest
 from conftest import wait_until
 from links import echo
 from peers import Task
+from ports import held_port
 from supervisor import launch
 
 from syncws import ConnectionClosedOK, connect, serve
@@ -298,8 +299,8 @@ def test_systemd_socket_without_systemd():
 @pytest.fixture
 def free_ports():
     """Two free ports."""
-    with socket.create_server(("localhost", 0)) as one, socket.create_server(("", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
+    with held_port() as one, held_port() as other:
+        yield one, other
 
 
 def listens(port):

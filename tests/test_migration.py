@@ -458,13 +458,6 @@ def folder(tmp_path, authority, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def port():
-    """A port that is free, in place of 8765."""
-    with socket.create_server(("localhost", 0)) as sock:
-        return str(sock.getsockname()[1])
-
-
 class Serving:
     """A program that serves, in a thread, until the end of a ``with`` block."""
 
@@ -501,7 +494,7 @@ def test_a_program_for_websockets_does_the_same_with_its_imports_changed(
     if "AF_UNIX" not in dir(socket) and "unix_" in example.server:
         pytest.skip("there are no Unix sockets")
     server, client = (
-        translate(source.replace("8765", port), library)
+        translate(source.replace("8765", str(port)), library)
         for source in (example.server, example.client)
     )
     with Serving(server):
@@ -534,7 +527,7 @@ def test_a_program_that_ends_by_a_signal_does_so_with_its_imports_changed(librar
     client = translate("from websockets.sync.client import connect\n", library)
     names = {}
     exec(client, names)
-    source = translate(SIGNALS.replace("8765", port), library)
+    source = translate(SIGNALS.replace("8765", str(port)), library)
     with launch([sys.executable, "-c", source]) as process:
         try:
             assert process.stdout.readline() == "ready\n"

@@ -36,13 +36,6 @@ def run(source):
     )
 
 
-@pytest.fixture
-def port():
-    """A port that is free, in place of the one in the README, which may not be."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
-
-
 def listens(port, process):
     """Whether a program that prints nothing serves already; connecting is the way to find out."""
     assert process.poll() is None, process.stderr.read()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
-import socket
 
 import pytest
 
@@ -108,13 +107,7 @@ TRAFFIC = """async (samples) => {
 }"""
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
-
-
-def test_the_page_comes_back_after_a_restart_of_the_server(open_tab):
-    port = free_port()
+def test_the_page_comes_back_after_a_restart_of_the_server(open_tab, port):
     with demo(port) as url:
         tab = open_tab(url)
         tab.wait_for(OPEN)

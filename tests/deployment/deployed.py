@@ -13,6 +13,7 @@ import subprocess
 
 import pytest
 from conftest import wait_until
+from ports import held_port
 
 from syncws import connect
 
@@ -36,13 +37,6 @@ def shipped(name, *changes):
         assert there in text, f"{name} has no {there!r}"
         text = text.replace(there, instead)
     return text
-
-
-def free_port():
-    """A port that nobody listens on, chosen by the kernel."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def listens(port):
@@ -103,8 +97,11 @@ class Proxy:
     def __init__(self, folder, client_context):
         self.folder = folder
         self.client_context = client_context
-        self.ports = {kind: free_port() for kind in ("plain", "tls", "passthrough")}
+        self.ports = {}
         self.process = None
+        self._held = contextlib.ExitStack()
+        for kind in ("plain", "tls", "passthrough"):
+            self.ports[kind] = self._held.enter_context(held_port())
 
     def url(self, kind, path="/", scheme="ws"):
         secure = "" if kind == "plain" else "s"
@@ -117,7 +114,7 @@ class Proxy:
 
     @contextlib.contextmanager
     def run(self, command):
-        with running(command, self.folder) as self.process:
+        with self._held, running(command, self.folder) as self.process:
             assert wait_until(lambda: self.is_ready() or not self.process.is_alive())
             assert self.process.is_alive(), self.process.log()
             yield self

@@ -16,7 +16,7 @@ import urllib.request
 
 import pytest
 from conftest import wait_until
-from deployed import EXAMPLES, PATIENCE, free_port, listens, program, running, shipped
+from deployed import EXAMPLES, PATIENCE, listens, program, running, shipped
 from peers import Task
 from supervisor import ROOT, launch
 
@@ -134,9 +134,8 @@ def test_activated_by_its_socket_it_serves_drains_and_leaves_newcomers_to_the_so
         assert re.search(r"INFO connection closed: 127.0.0.1:\d+ \"/\" ", log)
 
 
-def test_systemd_socket_activate_starts_it_for_the_first_client(tmp_path):
+def test_systemd_socket_activate_starts_it_for_the_first_client(tmp_path, port):
     activate = program("systemd-socket-activate", package="systemd")
-    port = free_port()
     settings = [f"--setenv={name}={value}" for name, value in environment().items()]
     settings.append(f"--setenv=PYTHONPATH={ROOT}")
     command = [activate, "-l", f"127.0.0.1:{port}", *settings, *PYTHON, APP]
@@ -179,8 +178,7 @@ def supervised(folder, port):
         yield process
 
 
-def test_supervisord_starts_it_and_stops_it_gracefully(tmp_path):
-    port = free_port()
+def test_supervisord_starts_it_and_stops_it_gracefully(tmp_path, port):
     with supervised(tmp_path, port) as process:
         fields = {"X-Forwarded-For": "192.0.2.7"}
         with connect(f"ws://127.0.0.1:{port}", additional_headers=fields) as client:
