@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -39,7 +40,7 @@ from .reports import (
 )
 from .sending import LoggerLike
 from .server_connection import ServerConnection, Settings, set_default, unavailable
-from .threads import ThreadOptions
+from .threads import Crew, ThreadOptions
 from .transport import (
     PORTABLE_IO,
     TLSTransport,
@@ -124,6 +125,7 @@ class Server(socketserver.ThreadingTCPServer):
         self.settings = settings
         self.options = options
         self.threads = threads or ThreadOptions()
+        self._crew = Crew(self.threads, daemon=self.daemon_threads)
         self.create_connection = create_connection
         self.logger = logger
         self._unlink = unlink
@@ -363,22 +365,17 @@ class Server(socketserver.ThreadingTCPServer):
             self.shutdown_request(request)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for an accepted connection; never raises for want of one."""
+        """Find a thread for an accepted connection; never raises for want of one."""
         reason = self._admission.refusal(client_address)
         if reason is not None:
             self._refuse(request, reason)
             return
-        thread = threading.Thread(
-            target=self.process_request_thread,
-            args=(request, client_address),
-            name="syncws-connection",
-            daemon=self.daemon_threads,
-        )
+        thread = self._crew.take()
         # Others listen, but nobody else can serve this one.
         late = self._drain is not None and self._shared is None
         self._admission.enter(thread, Slot(request, client_address, late))
         try:
-            self.threads.start(thread)
+            thread.give(functools.partial(self.process_request_thread, request, client_address))
         except BaseException as exc:
             if thread.ident is None:
                 self._ledger.add({("refused", "thread"): 1, "thread_errors": 1})
@@ -549,6 +546,7 @@ class Server(socketserver.ThreadingTCPServer):
         self._closing = True
         # It may run in a signal handler, above anything: no lock is taken from here on.
         self._acceptor.stop()
+        self._crew.close()
         serving = self._serving
         if serving is None:
             self.server_close()
@@ -730,6 +728,7 @@ class Server(socketserver.ThreadingTCPServer):
         self._serving = None
         self._serving_lock = threading.Lock()
         self._admission.forget()
+        self._crew.forget()
         self._open_parts.clear()
         self._acceptor.forget()
         self.socket.close()

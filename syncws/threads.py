@@ -1,17 +1,26 @@
-"""Where the threads of connections run, and on what stack."""
+"""The threads of connections: where they run, on what stack, and for how many connections."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import contextvars
 import os
 import sys
 import threading
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, Optional, Union
+from typing import Callable, Literal, NamedTuple, Optional, Union
 
-__all__ = ["Affinity", "ThreadOptions", "make_thread_options"]
+__all__ = ["Affinity", "ConnectionThread", "Crew", "ThreadOptions", "make_thread_options"]
 
 Affinity = Union[Literal["auto"], Iterable[int], None]
+
+# How long a thread whose connection has ended waits for another one. Under load the next one comes
+# at once; else it is as if the thread had ended with its connection.
+LINGER = 0.02  # seconds
+
+# Threads that wait so at the same time.
+MAX_SPARE = 32
 
 # threading.stack_size() is one setting for the process: threads that start meanwhile get it too.
 _stack_size_lock = threading.Lock()
@@ -24,10 +33,12 @@ class ThreadOptions(NamedTuple):
     Attributes:
         cores: which cores they run on; ``None`` leaves that to the system.
         stack_size: bytes; ``None`` for the default of the platform.
+        reuse: whether a thread may live the life of one connection after the other.
     """
 
     cores: Optional[frozenset[int]] = None
     stack_size: Optional[int] = None
+    reuse: bool = True
 
     def start(self, thread: threading.Thread) -> None:
         """Start a thread; raises what ``Thread.start()`` does."""
@@ -49,7 +60,108 @@ class ThreadOptions(NamedTuple):
                 os.sched_setaffinity(0, self.cores)
 
 
-def make_thread_options(affinity: Affinity, stack_size: Optional[int]) -> ThreadOptions:
+class ConnectionThread(threading.Thread):
+    """
+    A thread that does one job after the other, as long as the next one comes at once.
+
+    Starting and ending a thread costs about as much as all the rest of an opening handshake.
+
+    Thread safety: ``give()`` and ``dismiss()`` are for whoever has taken it out of its crew; a
+    job is passed on by the release of a lock.
+    """
+
+    NAME = "syncws-connection"
+
+    def __init__(self, crew: Crew) -> None:
+        super().__init__(name=self.NAME, daemon=crew.daemon)
+        self._crew = crew
+        self._job: Optional[Callable[[], object]] = None
+        self._wake = threading.Lock()
+        self._wake.acquire()
+
+    def give(self, job: Callable[[], object]) -> None:
+        """Have it do a job; raises what ``Thread.start()`` does, if it must be started."""
+        self._job = job
+        if self.ident is None:
+            try:
+                self._crew.options.start(self)
+            except BaseException:
+                if self.ident is None:
+                    self._job = None
+                raise
+        else:
+            self._wake.release()
+
+    def dismiss(self) -> None:
+        """Have it end, when it waits for a job."""
+        self._wake.release()
+
+    def run(self) -> None:
+        """Do jobs; each finds the context variables as they were for the first one."""
+        context = contextvars.copy_context()
+        while self._job is not None:
+            job, self._job = self._job, None
+            context.copy().run(job)
+            del job  # it refers to a connection
+            if not self._crew.has_room():
+                return
+            self._await_job()
+
+    def _await_job(self) -> None:
+        """Wait a moment for a job."""
+        spare = self._crew.spare
+        self.name = self.NAME  # which the last one may have changed
+        spare.append(self)
+        if self._wake.acquire(timeout=0 if self._crew.closed else self._crew.linger):
+            return
+        with contextlib.suppress(ValueError):
+            spare.remove(self)
+            return
+        self._wake.acquire()  # somebody has taken it, and is about to give it a job
+
+
+class Crew:
+    """
+    The threads of a server's connections.
+
+    Thread safety: a thread that waits for a job is in ``spare``, and belongs to whoever takes it
+    out of there. All methods may be called from any thread, and from signal handlers.
+    """
+
+    def __init__(self, options: ThreadOptions, *, daemon: bool, linger: float = LINGER) -> None:
+        self.options = options
+        self.daemon = daemon
+        self.linger = linger  # seconds
+        self.spare: collections.deque[ConnectionThread] = collections.deque()
+        self.closed = False
+
+    def has_room(self) -> bool:
+        """Whether another thread may wait for a job."""
+        return self.options.reuse and not self.closed and len(self.spare) < MAX_SPARE
+
+    def take(self) -> ConnectionThread:
+        """A thread without a job, which its first one starts."""
+        try:
+            return self.spare.pop()
+        except IndexError:
+            return ConnectionThread(self)
+
+    def close(self) -> None:
+        """Have threads end that wait for a job, and let no more of them wait."""
+        self.closed = True
+        while self.spare:
+            with contextlib.suppress(IndexError):  # it went by itself just now
+                self.spare.pop().dismiss()
+
+    def forget(self) -> None:
+        """Have no threads, in a forked child."""
+        self.closed = True
+        self.spare.clear()
+
+
+def make_thread_options(
+    affinity: Affinity, stack_size: Optional[int], reuse: bool = True
+) -> ThreadOptions:
     """
     Check what the user gave.
 
@@ -65,9 +177,9 @@ def make_thread_options(affinity: Affinity, stack_size: Optional[int]) -> Thread
         with _stack_size_lock:
             threading.stack_size(threading.stack_size(stack_size))  # raises for a wrong one
     if affinity is None:
-        return ThreadOptions(None, stack_size)
+        return ThreadOptions(None, stack_size, reuse)
     if affinity == "auto":
-        return ThreadOptions(_choose_core(), stack_size)
+        return ThreadOptions(_choose_core(), stack_size, reuse)
     if isinstance(affinity, str):
         raise ValueError(f'affinity must be "auto", cores or None, not {affinity!r}')
     if not hasattr(os, "sched_setaffinity"):
@@ -76,7 +188,7 @@ def make_thread_options(affinity: Affinity, stack_size: Optional[int]) -> Thread
     usable = os.sched_getaffinity(0)
     if not cores or not cores <= usable:
         raise ValueError(f"affinity must be among the cores {sorted(usable)}, not {sorted(cores)}")
-    return ThreadOptions(cores, stack_size)
+    return ThreadOptions(cores, stack_size, reuse)
 
 
 def _choose_core() -> Optional[frozenset[int]]:

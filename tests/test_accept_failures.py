@@ -7,6 +7,7 @@ already and those who come when it is over.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -147,7 +148,9 @@ def test_shutdown_does_not_wait_for_what_is_missing(plain):
 
 
 def test_without_threads_who_is_there_goes_on(slow_link, plain, caplog):
-    with serve(slow_link, Threadless) as server, slow_link.connect(server) as friend:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(serve(slow_link, Threadless, reuse_threads=False))
+        friend = stack.enter_context(slow_link.connect(server))
         assert says(friend)
         server.exhausted = True
         for number in range(3):
