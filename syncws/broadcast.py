@@ -10,7 +10,7 @@ from .connection import Connection
 from .exceptions import ConnectionClosed
 from .opcodes import Close, CloseCode, Opcode
 from .sending import BytesLike, DataLike, Offer, SharedMessage
-from .speedups import message_block
+from .speedups import message_block, try_send
 from .transport import JOIN_LIMIT
 
 __all__ = ["BroadcastResult", "broadcast"]
@@ -73,7 +73,9 @@ def broadcast(
     block = message_block(shared.data, shared.is_text, JOIN_LIMIT)
     sent = 0
     for connection in connections:
-        waits = block is not None and connection.try_block(block, collect=False)
+        waits = block is not None and (
+            try_send(connection, block) or connection.try_block(block, collect=False)
+        )
         if waits is True:
             sent += 1
             continue

@@ -27,7 +27,7 @@ from .permessage_deflate import DeflateCodec
 from .protocol import MASKED_OUTBOUND, OUTBOUND, Closing, Outbound
 from .queues import Outbox, OutFrame
 from .service import service
-from .speedups import message_block
+from .speedups import message_block, try_send
 from .transport import JOIN_LIMIT, SLICE, Transport
 
 __all__ = ["Data", "DataLike", "LoggerLike", "Offer", "PongWaiter", "Sending", "SharedMessage"]
@@ -244,7 +244,7 @@ class Sending:
         """
         if self._at_rest or self._corks:
             block = message_block(message, text, JOIN_LIMIT)
-            sent = block is not None and self.try_block(block)
+            sent = block is not None and (try_send(self, block) or self.try_block(block))
             if sent is True:
                 return
             if sent is not False:

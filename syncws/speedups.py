@@ -17,8 +17,10 @@ __all__ = [
     "python_append_result",
     "python_apply_mask",
     "python_message_block",
+    "python_try_send",
     "python_whole_frame",
     "python_whole_message",
+    "try_send",
     "whole_frame",
     "whole_message",
 ]
@@ -151,6 +153,23 @@ def python_append_result(results: list[Any], function: Callable[..., Any], *args
     results.extend(itertools.starmap(function, (args,)))
 
 
+def python_try_send(connection: Any, block: bytes) -> Any:
+    """
+    Send a frame if the connection is at rest and its outbound lock is free, in one step of C code.
+
+    What it changes, and when, is what ``Sending.try_block()`` and ``Outbox.send_block()`` do.
+
+    Returns:
+        ``True`` if it was sent; what waits of it, if a part was; ``False`` if it was not, whatever
+        the reason. Without the C module always ``False``: in Python there is no shorter way.
+
+    Args:
+        connection: open or not.
+        block: an uncompressed and unmasked frame.
+    """
+    return False
+
+
 # Same promises, in C or in Python; what apply_mask() promises is in masking.py.
 apply_mask: Callable[[Union[bytes, bytearray, memoryview], bytes], bytes] = python_apply_mask
 whole_frame: Callable[[bytes, int, int, bytes], Optional[tuple[int, bytes, int]]] = (
@@ -161,6 +180,7 @@ whole_message: Callable[[bytes, int, int, int], Optional[tuple[bytes, Optional[s
 )
 message_block: Callable[[Any, Optional[bool], int], Optional[bytes]] = python_message_block
 append_result: Callable[..., None] = python_append_result
+try_send: Callable[[Any, bytes], Any] = python_try_send
 SPEEDUPS = False
 
 if not os.environ.get("SYNCWS_PURE_PYTHON"):
@@ -169,6 +189,7 @@ if not os.environ.get("SYNCWS_PURE_PYTHON"):
             append_result,
             apply_mask,
             message_block,
+            try_send,
             whole_frame,
             whole_message,
         )
