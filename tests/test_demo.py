@@ -61,6 +61,11 @@ def get(address, path="/"):
         return response.headers, response.read().decode()
 
 
+def test_a_proxy_can_ask_whether_it_is_well():
+    with serving() as address, urllib.request.urlopen(f"http://{address}/healthz") as response:
+        assert response.read() == b"OK\n"
+
+
 # --- The page -------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..serving import serve
 from .page import respond
@@ -17,20 +17,21 @@ __all__ = ["PORTS", "open_server"]
 # So many ports are tried, the one asked for included.
 PORTS = 20
 
-# Of a message: the page measures with 1 MiB.
-MAX_SIZE = 2**20
+DEFAULTS: dict[str, Any] = {
+    "health": "/healthz",  # Proxies ask there whether the server is well.
+    "max_size": 2**20,  # The page measures with 1 MiB.
+    "ping_interval": 2.0,  # It shows how long pongs take.
+}
 
-# The page shows how long pongs take.
-PING_INTERVAL = 2.0  # seconds
 
-
-def open_server(host: str, port: int) -> Server:
+def open_server(host: str, port: int, **options: Any) -> Server:
     """
     Listen for visitors of a chat room of their own; serving is up to the caller.
 
     Args:
         host: the name or address to listen on.
         port: the first port to try; the next ones follow if it is taken. 0 takes any.
+        options: of :func:`~syncws.serve`, such as ``ssl`` and ``trusted_proxies``.
 
     Raises:
         OSError: the host is not one of this machine, or all ports tried are taken.
@@ -43,8 +44,7 @@ def open_server(host: str, port: int) -> Server:
                 host,
                 candidate,
                 process_request=respond,
-                max_size=MAX_SIZE,
-                ping_interval=PING_INTERVAL,
+                **{**DEFAULTS, **options},
             )
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE or candidate == last:

@@ -7,6 +7,7 @@ import contextlib
 import pytest
 
 from browser.drivers import Chromium, Firefox
+from browser.ways import WAYS, Way
 
 BROWSERS = [Chromium, Firefox]
 
@@ -26,3 +27,18 @@ def open_tab(browser):
     """Opens tabs, which are closed at the end of the test."""
     with contextlib.ExitStack() as stack:
         yield lambda url: stack.enter_context(browser.tab(url))
+
+
+@pytest.fixture(scope="session")
+def certificate(authority, tmp_path_factory):
+    """A file with a certificate, its chain and its key, for proxies."""
+    path = tmp_path_factory.mktemp("certificate") / "all.pem"
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(path)
+    return path
+
+
+@pytest.fixture(params=WAYS)
+def way(request, tmp_path, certificate, server_context):
+    """Each way to a server; ``parametrize("way", ..., indirect=True)`` takes some of them."""
+    return Way(request.param, tmp_path, certificate, server_context)

@@ -9,10 +9,14 @@ import pathlib
 import pytest
 
 from browser.drivers import ENTER, TAB, Chromium
+from browser.ways import DIRECT
 from syncws import connect
 from syncws.demo import open_server
 
 pytestmark = pytest.mark.browser
+
+# What a proxy can't spoil, and TLS neither.
+directly = pytest.mark.parametrize("way", DIRECT[:1], indirect=True)
 
 SCREENSHOT = pathlib.Path(__file__).parent.parent.parent / "docs" / "demo.png"
 
@@ -20,10 +24,11 @@ OPEN = "document.querySelector('#state').dataset.state === 'open'"
 
 
 @contextlib.contextmanager
-def demo(port=0):
-    """The demo in the background; yields its address."""
-    with open_server("127.0.0.1", port).start() as server:
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
+def demo(way):
+    """The demo in the background, as ``syncws demo`` opens it; yields the address of its page."""
+    with open_server("127.0.0.1", 0, **way.required).start() as server:
+        with way.to(server.server_address[1]) as url:
+            yield url
 
 
 def say(tab, text):
@@ -43,8 +48,8 @@ def rename(tab, name):
     )
 
 
-def test_two_tabs_chat(open_tab):
-    with demo() as url:
+def test_two_tabs_chat(way, open_tab):
+    with demo(way) as url:
         first, second = open_tab(url), open_tab(url)
         for tab, name in ((first, "Ada"), (second, "Grace")):
             tab.wait_for(OPEN)
@@ -65,8 +70,9 @@ def test_two_tabs_chat(open_tab):
         third.wait_for(said("<b>hello</b>"))
 
 
-def test_connections_and_rates_are_shown(open_tab):
-    with demo() as url, connect(url.replace("http", "ws") + "ws") as visitor:
+@directly
+def test_connections_and_rates_are_shown(way, open_tab):
+    with demo(way) as url, connect(url.replace("http", "ws") + "ws") as visitor:
         visitor.send(json.dumps({"type": "name", "nick": "Linus"}))
         tab = open_tab(url)
         rename(tab, "Ada")
@@ -80,8 +86,8 @@ def test_connections_and_rates_are_shown(open_tab):
         )
 
 
-def test_binary_messages_up_to_1_mib_come_back(open_tab):
-    with demo() as url:
+def test_binary_messages_up_to_1_mib_come_back(way, open_tab):
+    with demo(way) as url:
         tab = open_tab(url)
         tab.wait_for(OPEN)
         tab.evaluate("document.querySelector('button#large').click()")
@@ -90,8 +96,9 @@ def test_binary_messages_up_to_1_mib_come_back(open_tab):
         tab.wait_for("/500 messages, .* median .* ms/.test($('speed').textContent)")
 
 
-def test_compression_is_negotiated(open_tab):
-    with demo() as url:
+@pytest.mark.parametrize("way", DIRECT, indirect=True)
+def test_compression_is_negotiated(way, open_tab):
+    with demo(way) as url:
         tab = open_tab(url)
         tab.wait_for(OPEN)
         assert tab.evaluate("socket.extensions").startswith("permessage-deflate")
@@ -107,38 +114,55 @@ TRAFFIC = """async (samples) => {
 }"""
 
 
-def test_the_page_comes_back_after_a_restart_of_the_server(open_tab, port):
-    with demo(port) as url:
-        tab = open_tab(url)
-        tab.wait_for(OPEN)
-        say(tab, "before")
-        tab.wait_for(said("before"))
-    tab.wait_for("document.querySelector('#state').dataset.state === 'closed'")
-    assert "disconnected: 1" in tab.text("#state")
-    assert tab.evaluate("document.querySelector('#send').disabled")
-    with demo(port):
-        tab.wait_for(OPEN)
-        tab.wait_for("document.querySelector('.note')?.textContent === 'The server was restarted.'")
-        say(tab, "after")
-        tab.wait_for(said("after"))
+# Keeps what the page says of its connection: it may say so for a moment only.
+WATCH = """(() => {
+  globalThis.states = [];
+  const look = () => states.push([$("state").textContent, $("send").disabled]);
+  new MutationObserver(look).observe($("state"), {childList: true});
+  return true;
+})()"""
 
 
-def test_the_close_code_is_shown(open_tab):
-    with open_server("127.0.0.1", 0).start() as server:
-        tab = open_tab(f"http://127.0.0.1:{server.server_address[1]}/")
-        tab.wait_for(OPEN)
-        tab.evaluate("(delay = 60000, 0)")  # so that it stays disconnected
-        for connection in server.connections:
-            connection.close(4001, "just <so>")
-        tab.wait_for(
-            "$('state').textContent.startsWith('disconnected: 4001 just <so>; next try in ')"
-        )
-        tab.evaluate("$('retry').click()")
-        tab.wait_for(OPEN)
+def test_the_page_comes_back_after_a_restart_of_the_server(way, open_tab, port):
+    def server():
+        return open_server("127.0.0.1", port, **way.required).start()
+
+    with contextlib.ExitStack() as stack:
+        with server():
+            tab = open_tab(stack.enter_context(way.to(port)))
+            tab.wait_for(OPEN)
+            say(tab, "before")
+            tab.wait_for(said("before"))
+            tab.evaluate(WATCH)
+        tab.wait_for("states.length > 0")
+        state, disabled = tab.evaluate("states[0]")
+        assert state.startswith("disconnected: 1001 going away; next try in ")
+        assert disabled
+        with server():
+            tab.wait_for(OPEN)
+            note = "document.querySelector('.note')?.textContent"
+            tab.wait_for(f"{note} === 'The server was restarted.'")
+            say(tab, "after")
+            tab.wait_for(said("after"))
 
 
-def test_it_can_be_used_with_the_keyboard_alone(open_tab):
-    with demo() as url:
+def test_the_close_code_is_shown(way, open_tab):
+    with open_server("127.0.0.1", 0, **way.required).start() as server:
+        with way.to(server.server_address[1]) as url:
+            tab = open_tab(url)
+            tab.wait_for(OPEN)
+            tab.evaluate("(delay = 60000, 0)")  # so that it stays disconnected
+            for connection in server.connections:
+                connection.close(4001, "just <so>")
+            state = "disconnected: 4001 just <so>; next try in "
+            tab.wait_for(f"$('state').textContent.startsWith('{state}')")
+            tab.evaluate("$('retry').click()")
+            tab.wait_for(OPEN)
+
+
+@directly
+def test_it_can_be_used_with_the_keyboard_alone(way, open_tab):
+    with demo(way) as url:
         tab = open_tab(url)
         tab.wait_for(OPEN)
         tab.evaluate("document.querySelector('.skip').focus()")
@@ -161,9 +185,10 @@ def test_it_can_be_used_with_the_keyboard_alone(open_tab):
         ]
 
 
+@directly
 @pytest.mark.parametrize("width", [390, 1200])
-def test_nothing_is_cut_off(width, open_tab):
-    with demo() as url:
+def test_nothing_is_cut_off(width, way, open_tab):
+    with demo(way) as url:
         tab = open_tab(url)
         tab.resize(width, 800)
         tab.wait_for("document.querySelectorAll('#rows tr').length === 1")
@@ -173,10 +198,11 @@ def test_nothing_is_cut_off(width, open_tab):
         )
 
 
-def test_the_picture_in_the_documentation_is_made(browser, open_tab, tmp_path):
+@directly
+def test_the_picture_in_the_documentation_is_made(browser, way, open_tab, tmp_path):
     """By Chromium, and anew where it is missing: otherwise every run would change it."""
     missing = isinstance(browser, Chromium) and not SCREENSHOT.exists()
-    with demo() as url, contextlib.ExitStack() as stack:
+    with demo(way) as url, contextlib.ExitStack() as stack:
         for name, text in (
             ("Grace", "Hello! Is anybody here?"),
             ("Linus", "Yes, and it is quick."),

@@ -94,7 +94,10 @@ def running(command, folder, **options):
 class Proxy:
     """A proxy that listens on a plain and on a TLS port, and perhaps passes TLS on from a third."""
 
-    def __init__(self, folder, client_context):
+    name, package = "", ""
+
+    def __init__(self, folder, client_context=None):
+        self.program = self.require()  # Before a port is held: this may skip the test.
         self.folder = folder
         self.client_context = client_context
         self.ports = {}
@@ -102,6 +105,11 @@ class Proxy:
         self._held = contextlib.ExitStack()
         for kind in ("plain", "tls", "passthrough"):
             self.ports[kind] = self._held.enter_context(held_port())
+
+    @classmethod
+    def require(cls):
+        """Path of the program; skips the test, and says what to install, where it is missing."""
+        return program(cls.name, package=cls.package)
 
     def url(self, kind, path="/", scheme="ws"):
         secure = "" if kind == "plain" else "s"
@@ -127,6 +135,8 @@ class Proxy:
 class Nginx(Proxy):
     """The real nginx, unprivileged, with all its files in a folder."""
 
+    name, package = "nginx", "nginx-light"
+
     def start(self, certificate, *changes, app):
         """
         Start it in front of ``app``, the port of a server.
@@ -134,7 +144,6 @@ class Nginx(Proxy):
         ``certificate`` is a file with chain and key, ``changes`` are further ones of the
         shipped configuration.
         """
-        nginx = program("nginx", package="nginx-light")
         own = "".join(
             f"    {name}_temp_path {self.folder}/{name};\n"
             for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -157,7 +166,9 @@ class Nginx(Proxy):
         settings = f"daemon off; pid {self.folder}/pid; error_log stderr notice;"
         if os.geteuid() == 0:
             settings += f" user {getpass.getuser()};"  # else its workers may not enter the folder
-        return self.run([nginx, "-p", self.folder, "-c", config, "-e", "stderr", "-g", settings])
+        return self.run(
+            [self.program, "-p", self.folder, "-c", config, "-e", "stderr", "-g", settings]
+        )
 
     def reload(self):
         """Reload gracefully: a further worker has newcomers, the first one its connections."""
@@ -168,9 +179,10 @@ class Nginx(Proxy):
 class HAProxy(Proxy):
     """The real HAProxy, with a master and a worker, as under systemd."""
 
+    name, package = "haproxy", "haproxy"
+
     def start(self, certificate, *changes, app=1, app_with_tls=1):
         """As for :class:`Nginx`; ``app_with_tls`` is the port of a server that has TLS itself."""
-        haproxy = program("haproxy")
         text = shipped(
             "haproxy.cfg",
             ("bind :80\n", f"bind 127.0.0.1:{self.ports['plain']}\n"),
@@ -184,7 +196,7 @@ class HAProxy(Proxy):
         )
         config = self.folder / "haproxy.cfg"
         config.write_text(text, encoding="utf-8")
-        return self.run([haproxy, "-W", "-db", "-S", self.folder / "master", "-f", config])
+        return self.run([self.program, "-W", "-db", "-S", self.folder / "master", "-f", config])
 
     def is_ready(self):
         # Its master loses signals that come before it answers here.

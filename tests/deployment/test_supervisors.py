@@ -198,3 +198,11 @@ def test_the_shipped_supervisor_configuration_leaves_time_to_stop():
     settings = config["program:syncws-app"]
     drain = re.search(r'DRAIN="(\d+)"', settings["environment"])
     assert int(settings["stopwaitsecs"]) >= int(drain[1]) + 10  # close_timeout
+
+
+@pytest.mark.parametrize("name", ["supervisor.conf", "syncws-app.service"])
+def test_the_shipped_drain_is_longer_than_haproxy_takes_to_notice(name):
+    drain = re.search(r"DRAIN=\"?(\d+)", (EXAMPLES / name).read_text(encoding="utf-8"))
+    config = (EXAMPLES / "haproxy.cfg").read_text(encoding="utf-8")
+    for inter, fast in re.findall(r"check.* inter (\d+)s fastinter (\d+)ms", config):
+        assert int(drain[1]) > int(inter) + 2 * int(fast) / 1000  # three answers settle it
