@@ -377,13 +377,13 @@ append_result(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t cou
 
 /* The attributes and methods that try_send() uses, interned. */
 enum {
-    ACQUIRE, ADOPT, AT_REST, AWAITED, BEGUN, COUNTS, FLAGS, OUTBOUND_LOCK, OUTBOX, RELEASE, SENDS,
-    SEND_SOME, SENT_BYTES, SENT_MESSAGES, SETTLED, TRANSPORT, NAME_COUNT
+    ACQUIRE, ADOPT, AT_REST, AWAITED, BEGUN, BREAK_OUTPUT, COUNTS, FLAGS, OUTBOUND_LOCK, OUTBOX,
+    RELEASE, SENDS, SEND_SOME, SENT_BYTES, SENT_MESSAGES, SETTLED, TRANSPORT, NAME_COUNT
 };
 
 static const char *const name_texts[NAME_COUNT] = {
     [ACQUIRE] = "acquire", [ADOPT] = "_adopt", [AT_REST] = "_at_rest", [AWAITED] = "awaited",
-    [BEGUN] = "_begun", [COUNTS] = "_counts", [FLAGS] = "flags",
+    [BEGUN] = "_begun", [BREAK_OUTPUT] = "_break_output", [COUNTS] = "_counts", [FLAGS] = "flags",
     [OUTBOUND_LOCK] = "_outbound_lock", [OUTBOX] = "_outbox", [RELEASE] = "release",
     [SENDS] = "sends", [SEND_SOME] = "send_some", [SENT_BYTES] = "sent_bytes",
     [SENT_MESSAGES] = "_sent_messages", [SETTLED] = "settled", [TRANSPORT] = "_transport",
@@ -477,6 +477,33 @@ leave_rest(const Sender *sender, PyObject *sent)
     return failed ? NULL : PyObject_CallMethodNoArgs(sender->outbox, names[ADOPT]);
 }
 
+/* Nothing was sent. Returns False as a new reference, or NULL. */
+static PyObject *
+handle_error(const Sender *sender)
+{
+    PyObject *type, *value, *traceback, *result;
+
+    if (!PyErr_ExceptionMatches(PyExc_OSError))
+        return NULL;
+    if (PyErr_ExceptionMatches(PyExc_BlockingIOError)) {
+        PyErr_Clear(); /* whoever tries again finds the same, and waits */
+        Py_RETURN_FALSE;
+    }
+    /* The kernel tells an error once: who tries again would see another one. */
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    result = PyObject_SetAttr(sender->connection, sender->names[AT_REST], Py_False) < 0
+        ? NULL
+        : PyObject_CallMethodOneArg(sender->connection, sender->names[BREAK_OUTPUT], value);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    if (result == NULL)
+        return NULL;
+    Py_DECREF(result);
+    Py_RETURN_FALSE;
+}
+
 /* Under the outbound lock: True, False or what waits, as a new reference; or NULL. */
 static PyObject *
 send_at_rest(const Sender *sender)
@@ -485,13 +512,8 @@ send_at_rest(const Sender *sender)
     PyObject *sent = call_send(sender), *result = NULL;
     Py_ssize_t size;
 
-    if (sent == NULL) {
-        /* Nothing was sent. Whoever tries again finds out what that means. */
-        if (!PyErr_ExceptionMatches(PyExc_OSError))
-            return NULL;
-        PyErr_Clear();
-        Py_RETURN_FALSE;
-    }
+    if (sent == NULL)
+        return handle_error(sender);
     size = PyLong_AsSsize_t(sent);
     if (size == -1 && PyErr_Occurred()) {
         Py_DECREF(sent);
@@ -620,21 +642,14 @@ intern_names(PyObject *module)
     return 0;
 }
 
-static int
-forget_names(PyObject *module)
-{
-    State *state = PyModule_GetState(module);
-    int i;
-
-    for (i = 0; i < NAME_COUNT; i++)
-        Py_CLEAR(state->names[i]);
-    return 0;
-}
-
 static void
 free_module(void *module)
 {
-    (void)forget_names(module);
+    State *state = PyModule_GetState((PyObject *)module);
+    int i;
+
+    for (i = 0; state != NULL && i < NAME_COUNT; i++)
+        Py_XDECREF(state->names[i]);
 }
 
 static PyMethodDef methods[] = {
@@ -669,7 +684,6 @@ static struct PyModuleDef definition = {
     .m_size = sizeof(State),
     .m_methods = methods,
     .m_slots = slots,
-    .m_clear = forget_names,
     .m_free = free_module,
 };
 

@@ -119,6 +119,7 @@ class Acceptor:
 
     def run(self) -> None:
         """Accept connections until ``stop()``."""
+        self._paused = False
         self._selector.register(self._listener, selectors.EVENT_READ)
         try:
             with self._woken_by_signals():

@@ -29,10 +29,16 @@ class Attempt:
 
     Args:
         timeout: seconds for all of it; ``None`` for no limit.
+
+    Raises:
+        TypeError: the timeout is no number.
     """
 
     def __init__(self, timeout: Optional[float]) -> None:
-        self.deadline = Deadline(timeout)
+        try:
+            self.deadline = Deadline(timeout)
+        except TypeError:
+            raise TypeError(f"open_timeout must be a number or None, not {timeout!r}") from None
         self.cancelled = False
         # Guards _interrupt, so that no socket is shut down after it was closed. Reentrant: a
         # signal handler may come while its own thread holds it.

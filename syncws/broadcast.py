@@ -62,11 +62,14 @@ def broadcast(
             seconds without progress for all that are slow, before failing them.
 
     Raises:
-        TypeError: the message is of another type.
+        TypeError: the message is of another type, or ``connections`` is one connection.
         ValueError: ``on_full`` is none of the three.
     """
     if on_full not in ("drop", "close", "wait"):
         raise ValueError(f"on_full must be 'drop', 'close' or 'wait', not {on_full!r}")
+    if isinstance(connections, Connection):
+        # Iterating over it would receive messages.
+        raise TypeError("connections must be a collection of connections, not one; write [it]")
     shared = _share(message, text)
     counts = dict.fromkeys(Offer, 0)
     full = []
@@ -103,7 +106,7 @@ def _share(message: DataLike, text: Optional[bool]) -> SharedMessage:
         return SharedMessage(Opcode.BINARY if text is False else Opcode.TEXT, message.encode())
     if isinstance(message, BytesLike):
         return SharedMessage(Opcode.TEXT if text else Opcode.BINARY, bytes(message))
-    raise TypeError("data must be str or bytes")
+    raise TypeError(f"data must be str or bytes, not {type(message).__name__}")
 
 
 def _note(connection: Connection, offer: Offer) -> None:

@@ -16,9 +16,10 @@ from .exceptions import InvalidStatus, SecurityError
 from .handshake import ClientHandshake
 from .headers import Headers, HeadersLike, build_host
 from .http11 import Response, ResponseParser
+from .mistakes import check_headers, check_options
 from .options import Compression, MaxSize, Options, choose_extensions, make_options
 from .redirects import is_same_origin, redirect, without_credentials
-from .routes import Path, Route, SSLOption, check_route, check_tcp_options
+from .routes import TCP_OPTIONS, Path, Route, SSLOption, check_route
 from .sending import LoggerLike
 from .transport import PORTABLE_IO, Transport
 from .uri import WebSocketURI, parse_uri
@@ -168,6 +169,7 @@ def connect(
         TimeoutError: it took longer than ``open_timeout``.
         OSError: the connection failed.
         ssl.SSLError: TLS failed.
+        TypeError: an option is not known, or of a wrong kind.
         ValueError: options contradict each other or the URI, or a redirect leads away from
             the socket or address that was given.
         ImportError: a SOCKS proxy needs ``python-socks``.
@@ -178,6 +180,8 @@ def connect(
     create = create_connection or ClientConnection
     # Of unix_connect() and of reconnect(); not for applications.
     unix_path, attempt = kwargs.pop("unix_path", None), kwargs.pop("attempt", None)
+    if kwargs:
+        check_options("connect", kwargs, TCP_OPTIONS, connect.__kwdefaults__ or ())
     opener = _Opener(
         route=Route(
             sock,
@@ -189,7 +193,7 @@ def connect(
             proxy_server_hostname,
             user_agent_header,
             create.portable_io,
-            check_tcp_options(kwargs),
+            kwargs,
         ),
         offer={
             "origin": origin,
@@ -213,7 +217,11 @@ def connect(
         logger=logger or logging.getLogger("syncws.client"),
     )
     check_route(opener.route, ws_uri.secure)
-    headers = Headers() if additional_headers is None else Headers(additional_headers)
+    try:
+        headers = Headers() if additional_headers is None else Headers(additional_headers)
+    except (TypeError, ValueError):
+        check_headers(additional_headers)
+        raise
     return opener.follow(ws_uri, headers, max_redirects, attempt or Attempt(open_timeout))
 
 

@@ -128,7 +128,8 @@ class InvalidURI(WebSocketException):
         self.msg = msg
 
     def __str__(self) -> str:
-        return f"{self.uri} isn't a valid URI: {self.msg}"
+        uri = self.uri if self.uri and self.uri.isprintable() else repr(self.uri)
+        return f"{uri} isn't a valid URI: {self.msg}"
 
 
 class InvalidProxy(WebSocketException):
@@ -237,9 +238,13 @@ class InvalidProxyStatus(ProxyError):
 _ADVICE = {
     200: "this is a page of a web server; is the path that of a WebSocket?",
     401: "the server wants credentials, such as ws://user:password@host/",
-    403: "the server may want another origin, or credentials",
-    404: "is the path right?",
+    403: "the server may want another origin, see origin=, or credentials",
+    404: "is the path right, and the port that of the WebSocket server?",
+    405: "is the path right, and the port that of the WebSocket server?",
     426: "the server wants another protocol or version",
+    500: "the log of the server should say why",
+    502: "a proxy can't reach the server behind it: is that running?",
+    504: "the server behind a proxy doesn't answer: is it running?",
 }
 _PROXY_ADVICE = {407: "the proxy wants credentials: http://user:password@host:port"}
 
@@ -365,7 +370,7 @@ class PayloadTooBig(WebSocketException):
             text += f"with {self.size} bytes "
         if self.current_size is not None:
             text += f"after reading {self.current_size} bytes "
-        return f"{text}exceeds limit of {self.max_size} bytes"
+        return f"{text}exceeds limit of {self.max_size} bytes (max_size)"
 
 
 class PolicyViolation(WebSocketException):

@@ -120,7 +120,7 @@ def encode_close(close: Close) -> bytes:
     if code == 1005 and not reason:
         return b""
     if not is_sendable_close_code(code):
-        raise ProtocolError(f"invalid status code: {code}")
+        raise ProtocolError(f"invalid status code: {code}; write 1000 or 3000 to 4999")
     payload = int(code).to_bytes(2, "big") + reason.encode()
     if len(payload) > MAX_CONTROL_PAYLOAD:
         raise ProtocolError("control frame too long: a close reason has at most 123 bytes")

@@ -461,7 +461,8 @@ class ServerHandshake:
         if not self._available_subprotocols:
             return None
         if not offered:
-            raise NegotiationError("missing subprotocol")
+            expected = ", ".join(self._available_subprotocols)
+            raise NegotiationError(f"missing subprotocol; expected one of {expected}")
         for subprotocol in self._available_subprotocols:
             if subprotocol in offered:
                 return subprotocol
@@ -606,7 +607,7 @@ class ClientHandshake:
         if header is None:
             return []
         if not self._offered_extensions:
-            raise NegotiationError("no extensions supported")
+            raise NegotiationError(f"no extensions supported; received {excerpt(header)}")
         accepted: list[Any] = []
         unused = list(self._offered_extensions)
         for name, params in parse_extension(header):
@@ -618,7 +619,7 @@ class ClientHandshake:
         if header is None:
             return None
         if not self._offered_subprotocols:
-            raise NegotiationError("no subprotocols supported")
+            raise NegotiationError(f"no subprotocols supported; received {excerpt(header)}")
         subprotocols = parse_subprotocol(header)
         if len(subprotocols) > 1:
             values = excerpt(", ".join(subprotocols))

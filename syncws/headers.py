@@ -428,7 +428,7 @@ def validate_subprotocols(subprotocols: Sequence[str]) -> None:
     # A parameter of type Any: mypy would take what follows for unreachable.
     given: Any = subprotocols
     if isinstance(given, str):
-        raise TypeError("subprotocols must be a list, not a str")
+        raise TypeError(f"subprotocols must be a list, not a str; write [{given!r}]")
     if not isinstance(given, Sequence):
         raise TypeError("subprotocols must be a list")
     for subprotocol in given:

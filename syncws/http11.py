@@ -341,7 +341,9 @@ class RequestParser(_HeadParser):
     def _check_start(self, data: bytes) -> None:
         """Refuse what is not HTTP at its first byte: it may never contain a line's end."""
         if not self.started and data[:1] == bytes([_TLS_HANDSHAKE]):
-            raise InvalidMessage("received a TLS handshake, but this port does not use TLS")
+            raise InvalidMessage(
+                "received a TLS handshake, but this port has no TLS; use ws:// there, or ssl= here"
+            )
         line = data.partition(b"\n")[0]
         if _NOT_REQUEST_LINE.search(line):
             raise InvalidMessage(f"invalid HTTP request line: {excerpt(line)}")

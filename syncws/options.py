@@ -54,7 +54,8 @@ def make_options(
     pair of which the first counts.
 
     Raises:
-        ValueError: a limit or a timeout is negative, or zero where that makes no sense.
+        TypeError: a limit or a timeout is no number.
+        ValueError: it is negative, or zero where that makes no sense.
     """
     max_message, max_fragment = max_size if isinstance(max_size, tuple) else (max_size, None)
     options = Options(
@@ -66,10 +67,15 @@ def make_options(
         **others,
     )
     for name, value in options._asdict().items():
-        if isinstance(value, RateLimit):
+        if name == "rate_limit":
+            if value is not None and not isinstance(value, RateLimit):
+                raise TypeError(f"rate_limit must be a RateLimit or None, not {value!r}")
             continue
         least = 1 if name in ("max_queue", "read_limit", "ping_interval") else 0
-        too_small = value is not None and (value < least if least == 0 else value <= 0)
+        try:
+            too_small = value is not None and (value < least if least == 0 else value <= 0)
+        except TypeError:
+            raise TypeError(f"{name} must be a number or None, not {value!r}") from None
         if too_small:
             raise ValueError(f"{name} must be {'positive' if least else 'at least 0'}, not {value}")
     return options
@@ -90,7 +96,7 @@ def choose_extensions(
     if isinstance(compression, PerMessageDeflate):
         return (compression, *others)
     if compression != "deflate":
-        raise ValueError(f"unsupported compression: {compression}")
+        raise ValueError(f"unsupported compression: {compression}; write 'deflate' or None")
     if any(isinstance(extension, PerMessageDeflate) for extension in others):
         return others
     return (PerMessageDeflate(), *others)

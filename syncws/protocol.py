@@ -80,7 +80,7 @@ def explain_failure(exc: BaseException) -> Close:
     if isinstance(exc, UnicodeDecodeError):
         return Close(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
     if isinstance(exc, PayloadTooBig):
-        return Close(CloseCode.MESSAGE_TOO_BIG, str(exc))
+        return Close(CloseCode.MESSAGE_TOO_BIG, _short(str(exc)))
     if isinstance(exc, PolicyViolation):
         return Close(CloseCode.POLICY_VIOLATION, _short(str(exc)))
     return Close(CloseCode.INTERNAL_ERROR)
@@ -99,7 +99,7 @@ def own_close(code: int, reason: str) -> Close:
         return _NORMAL
     close = Close(int(code), reason)
     if code == CloseCode.NO_STATUS_RCVD:
-        raise ProtocolError("invalid status code: 1005")
+        raise ProtocolError("invalid status code: 1005; write 1000 or 3000 to 4999")
     encode_close(close)
     return close
 

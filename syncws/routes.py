@@ -14,10 +14,13 @@ from .socks import connect_socks
 from .transport import TLSTransport, Transport
 from .uri import WebSocketURI
 
-__all__ = ["Path", "Route", "SSLOption", "check_route", "check_tcp_options"]
+__all__ = ["TCP_OPTIONS", "Path", "Route", "SSLOption", "check_route"]
 
 SSLOption = Union[ssl_module.SSLContext, bool, None]
 Path = Union[str, bytes, os.PathLike[str], None]
+
+TCP_OPTIONS = ("address", "source_address", "timeout")
+"""Further arguments of ``connect()``, as :func:`socket.create_connection` has them."""
 
 
 class Route(NamedTuple):
@@ -32,7 +35,7 @@ class Route(NamedTuple):
     proxy_server_hostname: Optional[str]
     user_agent: Optional[str]
     portable: bool
-    tcp: dict[str, Any]  # address, source_address, timeout
+    tcp: dict[str, Any]  # TCP_OPTIONS
 
     @property
     def is_given(self) -> bool:
@@ -123,10 +126,17 @@ def check_route(route: Route, secure: bool) -> None:
 
     Raises:
         InvalidProxy: ``proxy`` is not one.
+        TypeError: ``ssl`` is no TLS configuration.
         ValueError: two options do not go together.
     """
-    if not secure and route.ssl is not None:
-        raise ValueError("ssl argument is incompatible with a ws:// URI")
+    if route.ssl is not None:
+        if not secure:
+            raise ValueError("ssl argument is incompatible with a ws:// URI; write wss://")
+        if not isinstance(route.ssl, (ssl_module.SSLContext, bool)):
+            raise TypeError(
+                f"ssl must be an SSLContext, not {route.ssl!r}; "
+                "make one: ssl.create_default_context(cafile=...)"
+            )
     if route.ssl is False or route.proxy_ssl is False:
         raise ValueError("ssl=False isn't possible with TLS; use an SSLContext, or a ws:// URI")
     if not isinstance(route.proxy, str):
@@ -136,14 +146,6 @@ def check_route(route: Route, secure: bool) -> None:
         raise ValueError("proxy argument is incompatible with a socket of your own")
     if proxy.scheme != "https" and route.proxy_ssl is not None:
         raise ValueError(f"proxy_ssl argument is incompatible with a {proxy.scheme}:// proxy")
-
-
-def check_tcp_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return further arguments of ``connect()``; raises :exc:`TypeError` for unknown ones."""
-    for name in options:
-        if name not in ("address", "source_address", "timeout"):
-            raise TypeError(f"connect() got an unexpected keyword argument {name!r}")
-    return options
 
 
 def _context(option: SSLOption) -> ssl_module.SSLContext:

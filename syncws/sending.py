@@ -258,11 +258,11 @@ class Sending:
             head = WHOLE_TEXT if text else WHOLE_BINARY
             self._transmit(head, bytes(message), compress, deadline)
         elif isinstance(message, Mapping):
-            raise TypeError("data is a dict-like object")
+            raise TypeError("data is a dict-like object; send json.dumps(data)")
         elif isinstance(message, Iterable):
             self._send_fragments(iter(message), text, compress, deadline)
         else:
-            raise TypeError("data must be str, bytes, or iterable")
+            raise TypeError(f"data must be str, bytes, or iterable, not {type(message).__name__}")
 
     def _send_fragments(
         self,
@@ -280,7 +280,7 @@ class Sending:
                     kind = str if isinstance(fragment, str) else BytesLike
                     head = self._first_head(fragment, text)
                 elif not isinstance(fragment, kind):
-                    raise TypeError("iterable must contain uniform types")
+                    raise TypeError("iterable must contain uniform types, all str or all bytes")
                 data = fragment.encode() if isinstance(fragment, str) else bytes(fragment)
                 self._transmit(head, data, compress, deadline, token)
                 head = Opcode.CONT
@@ -295,7 +295,7 @@ class Sending:
             return Opcode.BINARY if text is False else Opcode.TEXT
         if isinstance(fragment, BytesLike):
             return Opcode.TEXT if text else Opcode.BINARY
-        raise TypeError("iterable must contain bytes or str")
+        raise TypeError(f"iterable must contain bytes or str, not {type(fragment).__name__}")
 
     def _break_fragments(self, token: object) -> None:
         """A fragmented message can't be completed: the connection is unusable."""
@@ -889,7 +889,7 @@ def _control_payload(data: DataLike) -> bytes:
     elif isinstance(data, BytesLike):
         payload = bytes(data)
     else:
-        raise TypeError("data must be str or bytes-like")
+        raise TypeError(f"data must be str or bytes-like, not {type(data).__name__}")
     if len(payload) > 125:
         raise ValueError(f"a ping or pong has at most 125 bytes, not {len(payload)}")
     return payload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import logging
@@ -40,7 +41,7 @@ from .reports import (
 )
 from .sending import LoggerLike
 from .server_connection import ServerConnection, Settings, set_default, unavailable
-from .threads import Crew, ThreadOptions
+from .threads import ConnectionThread, Crew, ThreadOptions
 from .transport import (
     PORTABLE_IO,
     TLSTransport,
@@ -63,6 +64,9 @@ ABORT_RESERVE = 0.5  # seconds
 # Entries of the ledger.
 _ACCEPTED = {"accepted": 1}
 _OPENED = {"opened": 1}
+
+# What OpenSSL says of a request without TLS.
+_PLAIN = "HTTP_REQUEST"
 
 _PEEK = int(socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0))
 
@@ -125,7 +129,7 @@ class Server(socketserver.ThreadingTCPServer):
         self.settings = settings
         self.options = options
         self.threads = threads or ThreadOptions()
-        self._crew = Crew(self.threads, daemon=self.daemon_threads)
+        self._crew = Crew(self.threads)
         self.create_connection = create_connection
         self.logger = logger
         self._unlink = unlink
@@ -289,7 +293,7 @@ class Server(socketserver.ThreadingTCPServer):
                 self._serving_lock.release()
                 self._progress.notify()
         if self._signalled:
-            self.wait_closed()
+            self._report_running(self.wait_closed())
 
     @contextlib.contextmanager
     def _closing_on_signals(self, enabled: bool, drain: float) -> Iterator[None]:
@@ -370,17 +374,21 @@ class Server(socketserver.ThreadingTCPServer):
         if reason is not None:
             self._refuse(request, reason)
             return
-        thread = self._crew.take()
         # Others listen, but nobody else can serve this one.
         late = self._drain is not None and self._shared is None
-        self._admission.enter(thread, Slot(request, client_address, late))
+        slot = Slot(request, client_address, late)
+        # Whoever takes it out of there does it: the thread, or in its place who takes it back.
+        job: collections.deque[Callable[[], object]] = collections.deque(
+            (functools.partial(self.process_request_thread, request, client_address),)
+        )
+        waiting: list[ConnectionThread] = []
+        thread = None
         try:
-            thread.give(functools.partial(self.process_request_thread, request, client_address))
+            thread = self._crew.take(waiting, self.daemon_threads)
+            self._admission.enter(thread, slot)
+            thread.give(job)
         except BaseException as exc:
-            if thread.ident is None:
-                self._ledger.add({("refused", "thread"): 1, "thread_errors": 1})
-                self._admission.leave(thread)
-                self.shutdown_request(request)
+            self._take_back(job, thread, waiting, request)
             if not isinstance(exc, (RuntimeError, MemoryError)):
                 raise
             if not self._thread_failing:
@@ -388,6 +396,25 @@ class Server(socketserver.ThreadingTCPServer):
                 self.logger.error("connection dropped: %s", exc)
         else:
             self._thread_failing = False
+
+    def _take_back(
+        self,
+        job: collections.deque[Any],
+        thread: Optional[ConnectionThread],
+        waiting: list[ConnectionThread],
+        request: Any,
+    ) -> None:
+        """Drop a connection whose thread could not be started, or was not told of it."""
+        try:
+            job.popleft()
+        except IndexError:
+            return  # the thread has it
+        self._ledger.add({("refused", "thread"): 1, "thread_errors": 1})
+        if thread is not None:
+            self._admission.leave(thread)
+        for spare in waiting:
+            spare.dismiss()
+        self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Live the life of a connection. Runs in its thread."""
@@ -429,7 +456,8 @@ class Server(socketserver.ThreadingTCPServer):
             )
         except OSError as exc:
             refused = connection.cut_reason or "network"
-            connection.logger.info("opening handshake failed: %s", connection.cut_reason or exc)
+            text = f"{exc}; use wss:// there" if getattr(exc, "reason", "") == _PLAIN else exc
+            connection.logger.info("opening handshake failed: %s", connection.cut_reason or text)
         finally:
             if refused is not None:
                 self._ledger.add(
@@ -490,6 +518,12 @@ class Server(socketserver.ThreadingTCPServer):
                 connection.logger.error("connection handler failed", exc_info=True)
         except Exception:
             connection.logger.error("connection handler failed", exc_info=True)
+        except SystemExit:
+            connection.logger.error(
+                "connection handler failed: sys.exit() ends its connection, not the program; "
+                "use connection.server.close()"
+            )
+            raise
         finally:
             # What close() asked the service thread for comes first, if that is still to do it.
             close = self._close_with or Close(code)
@@ -742,7 +776,16 @@ class Server(socketserver.ThreadingTCPServer):
         exc_value: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        self.shutdown()
+        self._report_running(self.shutdown())
+
+    def _report_running(self, report: ShutdownReport) -> None:
+        """Say which handlers hold up the end of the program, where nobody has the report."""
+        for handler in report.running:
+            self.logger.warning(
+                "a handler still runs after the shutdown: it has to return when its connection "
+                "is closed; it is here:\n%s",
+                handler.stack,
+            )
 
 
 # Servers whose accept loop runs.

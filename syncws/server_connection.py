@@ -287,6 +287,11 @@ class ServerConnection(Connection):
                 response = self._health(request, settings.health)
             if response is None and settings.process_request is not None:
                 response = settings.process_request(self, request)
+                if response is not None and not isinstance(response, Response):
+                    raise TypeError(
+                        f"process_request must return a Response, such as "
+                        f"connection.respond(404, 'text'), or None, not {response!r}"
+                    )
             if response is None:
                 asked = request if self._client is None else self._as_asked(request)
                 response = handshake.respond(asked)

@@ -13,11 +13,13 @@ from typing import Any, Callable, Literal, Optional, Union
 from .admission import make_limits
 from .forwarded import TrustedProxies
 from .handshake import SAME_HOST, Origins, ServerHandshake
+from .listening import SOCKET_OPTIONS, listen
+from .mistakes import check_handler, check_options, check_settings
 from .options import Compression, MaxSize, choose_extensions, make_options
 from .paths import Paths, after
 from .rates import RateLimit
 from .sending import LoggerLike
-from .server import BACKLOG, Server
+from .server import Server
 from .server_connection import (
     ProcessRequest,
     ProcessResponse,
@@ -160,19 +162,21 @@ def serve(
             for a process with little address space; ``None`` for the default of the platform. Only
             what is used of it takes memory.
         reuse_threads: whether a thread whose connection has ended may take the next one, if that
-            comes within 20 milliseconds: opening handshakes cost much less under load then. What a
-            handler leaves in a :class:`threading.local`, a later handler may find there;
-            context variables are fresh for each. ``False`` starts a thread for each connection.
+            comes within 20 milliseconds: opening handshakes cost much less under load then. Context
+            variables are fresh for each; whatever else belongs to a thread, a later handler may
+            find: :class:`threading.local`, or a signal mask. ``False``: a thread for each.
         logger: default: ``logging.getLogger("syncws.server")``.
         create_connection: subclass of :class:`ServerConnection` to use.
         kwargs: further arguments of :func:`socket.create_server`, such as ``reuse_port=True``,
             for several processes on one port.
 
     Raises:
-        OSError: the address can't be listened on.
+        OSError: the address can't be listened on; says what to do about it.
         TypeError, ValueError: an option is wrong.
         NotImplementedError: threads can't choose cores on this platform.
     """
+    unix_path = kwargs.pop("unix_path", None)
+    check_options("serve", kwargs, SOCKET_OPTIONS, serve.__kwdefaults__ or ())
     settings = Settings(
         ssl=ssl,
         origins=origins,
@@ -187,16 +191,22 @@ def serve(
         trusted=TrustedProxies(trusted_proxies),
         proxy_protocol=proxy_protocol,
     )
+    # Mistakes show here, not when the first client comes.
+    check_settings(settings)
     if isinstance(handler, Mapping):
-        handler = paths = Paths(handler)
+        paths = Paths(handler)
+        for function in handler.values():
+            check_handler(function)
+        handler = paths
         settings = settings._replace(process_request=after(process_request, paths.choose))
+    else:
+        check_handler(handler)
     if proxy_protocol and not settings.trusted:
         raise ValueError(
             "proxy_protocol needs trusted_proxies: who may say where connections come from"
         )
     threads = make_thread_options(affinity, stack_size, reuse_threads)
     limits = make_limits(max_connections, max_connections_per_ip, max_handshakes)
-    # Mistakes show here, not when the first client comes.
     ServerHandshake(origins=origins, extensions=settings.extensions, subprotocols=subprotocols)
     options = make_options(
         max_size=max_size,
@@ -211,15 +221,15 @@ def serve(
         send_timeout=send_timeout,
         rate_limit=rate_limit,
     )
-    unix_path = kwargs.pop("unix_path", None)
     shared: Optional[Literal["socket", "port"]] = None
     # A socket that is handed in may be one of several that share a port.
     if sock is not None or kwargs.get("reuse_port"):
         shared = "port" if kwargs.get("reuse_port") else "socket"
     if sock is not None:
         kwargs.pop("reuse_port", None)
+        _check_alone({"host": host, "port": port, "path": unix_path, **kwargs})
     return Server(
-        _listen(host, port, sock, unix_path, kwargs),
+        listen(host, port, unix_path, kwargs) if sock is None else sock,
         handler,
         settings=settings,
         limits=limits,
@@ -230,6 +240,13 @@ def serve(
         shared=shared,
         threads=threads,
     )
+
+
+def _check_alone(others: Mapping[str, Any]) -> None:
+    """A socket that is handed in listens already."""
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(f"{name} is incompatible with sock")
 
 
 def unix_serve(
@@ -251,29 +268,3 @@ def unix_serve(
     if path is None and kwargs.get("sock") is None:
         raise ValueError("missing path argument")
     return serve(handler, unix_path=None if path is None else os.fspath(path), **kwargs)
-
-
-def _listen(
-    host: Optional[str],
-    port: Optional[int],
-    sock: Optional[socket.socket],
-    unix_path: Optional[str],
-    kwargs: dict[str, Any],
-) -> socket.socket:
-    if sock is not None:
-        for name, value in (("host", host), ("port", port), ("path", unix_path)):
-            if value is not None:
-                raise ValueError(f"{name} is incompatible with sock")
-        if kwargs:
-            raise TypeError(
-                f"{', '.join(sorted(kwargs))}: not an option, or incompatible with sock"
-            )
-        return sock
-    kwargs.setdefault("backlog", BACKLOG)
-    if unix_path is not None:
-        return socket.create_server(unix_path, family=socket.AF_UNIX, **kwargs)
-    if not host and "family" not in kwargs and socket.has_dualstack_ipv6():
-        kwargs.update(family=socket.AF_INET6, dualstack_ipv6=True)
-    elif host and ":" in host:
-        kwargs.setdefault("family", socket.AF_INET6)
-    return socket.create_server((host or "", port or 0), **kwargs)

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterable
 from typing import Callable, Literal, NamedTuple, Optional, Union
 
+from .speedups import append_result
+
 __all__ = ["Affinity", "ConnectionThread", "Crew", "ThreadOptions", "make_thread_options"]
 
 Affinity = Union[Literal["auto"], Iterable[int], None]
@@ -60,52 +62,57 @@ class ThreadOptions(NamedTuple):
                 os.sched_setaffinity(0, self.cores)
 
 
+Job = Callable[[], object]
+
+
 class ConnectionThread(threading.Thread):
     """
     A thread that does one job after the other, as long as the next one comes at once.
 
     Starting and ending a thread costs about as much as all the rest of an opening handshake.
 
-    Thread safety: ``give()`` and ``dismiss()`` are for whoever has taken it out of its crew; a
-    job is passed on by the release of a lock.
+    Thread safety: ``give()`` and ``dismiss()`` are for whoever has taken it out of its crew. A job
+    is passed on in a deque of its own, and done by whoever takes it out of there.
     """
 
     NAME = "syncws-connection"
 
-    def __init__(self, crew: Crew) -> None:
-        super().__init__(name=self.NAME, daemon=crew.daemon)
+    def __init__(self, crew: Crew, daemon: bool) -> None:
+        super().__init__(name=self.NAME, daemon=daemon)
         self._crew = crew
-        self._job: Optional[Callable[[], object]] = None
+        self._job: collections.deque[Job] = collections.deque()
         self._wake = threading.Lock()
         self._wake.acquire()
 
-    def give(self, job: Callable[[], object]) -> None:
-        """Have it do a job; raises what ``Thread.start()`` does, if it must be started."""
+    def give(self, job: collections.deque[Job]) -> None:
+        """
+        Have it do a job; raises what ``Thread.start()`` does, if it must be started.
+
+        After any exception: if the job is still in the deque, take it out, and dismiss the thread.
+        """
         self._job = job
         if self.ident is None:
-            try:
-                self._crew.options.start(self)
-            except BaseException:
-                if self.ident is None:
-                    self._job = None
-                raise
+            self._crew.options.start(self)
         else:
             self._wake.release()
 
     def dismiss(self) -> None:
-        """Have it end, when it waits for a job."""
-        self._wake.release()
+        """Have it end, if it waits for a job."""
+        with contextlib.suppress(RuntimeError):  # it was woken a moment ago
+            self._wake.release()
 
     def run(self) -> None:
         """Do jobs; each finds the context variables as they were for the first one."""
         context = contextvars.copy_context()
-        while self._job is not None:
-            job, self._job = self._job, None
+        while self._job:
+            try:
+                job = self._job.popleft()
+            except IndexError:
+                return
             context.copy().run(job)
             del job  # it refers to a connection
-            if not self._crew.has_room():
-                return
-            self._await_job()
+            if self._crew.has_room():
+                self._await_job()
 
     def _await_job(self) -> None:
         """Wait a moment for a job."""
@@ -117,7 +124,7 @@ class ConnectionThread(threading.Thread):
         with contextlib.suppress(ValueError):
             spare.remove(self)
             return
-        self._wake.acquire()  # somebody has taken it, and is about to give it a job
+        self._wake.acquire()  # somebody has taken it, and is about to wake it
 
 
 class Crew:
@@ -128,30 +135,46 @@ class Crew:
     out of there. All methods may be called from any thread, and from signal handlers.
     """
 
-    def __init__(self, options: ThreadOptions, *, daemon: bool, linger: float = LINGER) -> None:
+    def __init__(self, options: ThreadOptions, *, linger: float = LINGER) -> None:
         self.options = options
-        self.daemon = daemon
         self.linger = linger  # seconds
         self.spare: collections.deque[ConnectionThread] = collections.deque()
         self.closed = False
+        self._process = os.getpid()
 
     def has_room(self) -> bool:
         """Whether another thread may wait for a job."""
         return self.options.reuse and not self.closed and len(self.spare) < MAX_SPARE
 
-    def take(self) -> ConnectionThread:
-        """A thread without a job, which its first one starts."""
+    def take(self, taken: list[ConnectionThread], daemon: bool = True) -> ConnectionThread:
+        """
+        A thread without a job, which its first one starts.
+
+        Args:
+            taken: gets it, if it waits to be woken; no exception can come in between.
+            daemon: whether a fresh one is a daemon thread.
+        """
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self.spare.clear()  # a forked child has none of the parent's threads
         try:
-            return self.spare.pop()
+            append_result(taken, self.spare.pop)
         except IndexError:
-            return ConnectionThread(self)
+            return ConnectionThread(self, daemon)
+        return taken[-1]
 
     def close(self) -> None:
         """Have threads end that wait for a job, and let no more of them wait."""
         self.closed = True
-        while self.spare:
-            with contextlib.suppress(IndexError):  # it went by itself just now
-                self.spare.pop().dismiss()
+        taken: list[ConnectionThread] = []
+        try:
+            while self.spare:
+                append_result(taken, self.spare.pop)
+        except IndexError:  # it went by itself just now
+            return
+        finally:
+            for thread in taken:
+                thread.dismiss()
 
     def forget(self) -> None:
         """Have no threads, in a forked child."""

@@ -26,6 +26,8 @@ _RESERVED = "%:/?#[]@!$&'()*+,;="
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 _MAX_NAME_LENGTH = 253
 
+_FORM = "write ws://host:port/path"
+
 
 @dataclass(frozen=True)
 class WebSocketURI:
@@ -73,11 +75,14 @@ def parse_uri(uri: str) -> WebSocketURI:
 
     Raises:
         InvalidURI: it is not a valid WebSocket URI; the message says why.
+        TypeError: it is not a string.
     """
     try:
         return _parse(uri)
     except ValueError as exc:
         raise InvalidURI(uri, str(exc)) from None
+    except TypeError:
+        raise TypeError(f"a URI must be a str, as in 'ws://host:port/path', not {uri!r}") from None
 
 
 # The functions below raise ValueError with the second half of the message.
@@ -85,16 +90,16 @@ def parse_uri(uri: str) -> WebSocketURI:
 
 def _parse(uri: str) -> WebSocketURI:
     if _CONTROL_OR_SPACE.search(uri):
-        raise ValueError("contains a space or a control character")
+        raise ValueError("contains a space or a control character; a space is written %20")
     match = _URI.fullmatch(uri)
     if match is None:
-        raise ValueError("scheme isn't ws or wss")
+        raise ValueError(f"scheme isn't ws or wss; {_FORM}")
     scheme, authority, path, query, fragment = match.groups()
     scheme = scheme.lower()
     _check_scheme(scheme)
     if fragment is not None:
         # RFC 6455 §3: a "#" that is meant must be written as %23.
-        raise ValueError("fragment identifier is meaningless")
+        raise ValueError("fragment identifier is meaningless; a # is written %23")
     user_info, at, host_port = authority.rpartition("@")
     username, password = _parse_user_info(user_info) if at else (None, None)
     host, port = _parse_host_port(host_port)
@@ -110,9 +115,9 @@ def _parse(uri: str) -> WebSocketURI:
 
 
 def _check_scheme(scheme: str) -> None:
-    advice = {"http": "; use ws:// instead", "https": "; use wss:// instead"}
+    advice = {"http": "use ws:// instead", "https": "use wss:// instead"}
     if scheme not in _DEFAULT_PORTS:
-        raise ValueError(f"scheme isn't ws or wss{advice.get(scheme, '')}")
+        raise ValueError(f"scheme isn't ws or wss; {advice.get(scheme, _FORM)}")
 
 
 def _parse_user_info(user_info: str) -> tuple[str, str]:
@@ -120,7 +125,7 @@ def _parse_user_info(user_info: str) -> tuple[str, str]:
         raise ValueError("an @ in the user information must be written as %40")
     raw_username, colon, raw_password = user_info.partition(":")
     if not colon:
-        raise ValueError("username provided without password")
+        raise ValueError("username provided without password; write user:password@host")
     try:
         username = unquote(raw_username, errors="strict")
         password = unquote(raw_password, errors="strict")
@@ -136,7 +141,7 @@ def _parse_user_info(user_info: str) -> tuple[str, str]:
 def _parse_host_port(host_port: str) -> tuple[str, Optional[int]]:
     match = _HOST_PORT.fullmatch(host_port)
     if match is None:
-        raise ValueError("host or port is malformed")
+        raise ValueError(f"host or port is malformed; {_FORM}, and IPv6 in brackets")
     address, name, port = match.groups()
     host = _parse_name(name) if address is None else _parse_ipv6(address)
     if not port:

@@ -180,7 +180,7 @@ def echo(connection):
     for message in connection:
         connection.send(message)
 
-with serve(echo, "127.0.0.1", 0).start() as server:
+with serve(echo, "127.0.0.1", 0, reuse_threads=False).start() as server:
     address = server.server_address
     uri = f"ws://127.0.0.1:{address[1]}"
     connect(uri).close()

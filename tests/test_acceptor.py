@@ -42,7 +42,11 @@ class Listener:
         self.failed = 0
         self.tick_at = None
         self.acceptor = Acceptor(
-            self.sock, self.accept, failed=self.count_failure, tick=self.tick, log=LOG
+            self.sock,
+            self.accept,
+            failed=self.count_failure,
+            tick=lambda: self.tick(),
+            log=LOG,
         )
 
     def count_failure(self):
@@ -108,6 +112,21 @@ def test_it_may_be_closed_without_having_run_and_stopped_afterwards():
     listener.acceptor.stop()
     listener.sock.close()
     assert before == 0 or len(open_descriptors()) < before
+
+
+def test_it_runs_again_after_each_interrupt():
+    listener = Listener()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    listener.tick = interrupt
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            listener.acceptor.run()
+    listener.tick = lambda: None
+    with listener.running(), listener.connect():
+        assert listener.accepted.acquire(timeout=PATIENCE)
 
 
 def test_stopping_often_does_not_block():

@@ -89,6 +89,7 @@ def test_an_error_of_the_system_is_one_line(capsys):
         (["connect", "ws://localhost#x"], "fragment identifier is meaningless"),
         (["connect", "localhost", "-H", "no header"], "a header is 'Name: value', not 'no header'"),
         (["connect", "localhost", "--timeout=-1"], "a time is a number of seconds, not '-1'"),
+        (["serve", "app", "--host=localhost:80"], "a name or an address alone, not 'localhost:80'"),
         (["bench", "localhost", "--size=0"], "expected a number from 1 up, not '0'"),
     ],
 )
@@ -111,7 +112,7 @@ def test_a_socket_that_is_taken_is_named(tmp_path, capsys):
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(path)
         assert main(["listen", f"--unix={path}"]) == 1
-    assert f"syncws: can't listen on {path}: " in capsys.readouterr().err
+    assert f"syncws: cannot listen on {path}: " in capsys.readouterr().err
 
 
 def test_an_address_of_another_machine_is_named(capsys):

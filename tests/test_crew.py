@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextvars
-import gc
+import os
 import sys
 import threading
 import weakref
@@ -24,7 +25,7 @@ def make_crew():
     crews = []
 
     def make(*, linger=PATIENCE, **options):
-        crews.append(Crew(ThreadOptions(**options), daemon=True, linger=linger))
+        crews.append(Crew(ThreadOptions(**options), linger=linger))
         return crews[-1]
 
     yield make
@@ -32,10 +33,16 @@ def make_crew():
         crew.close()
 
 
+def begin(crew, job):
+    """Have a crew do a job; returns the thread."""
+    thread = crew.take([])
+    thread.give(collections.deque([job]))
+    return thread
+
+
 def do(crew, job):
     """Have a crew do a job; returns the thread, which has ended or waits for another one."""
-    thread = crew.take()
-    thread.give(job)
+    thread = begin(crew, job)
     assert wait_until(lambda: thread in crew.spare or not thread.is_alive())
     return thread
 
@@ -50,17 +57,15 @@ def test_a_thread_does_the_next_job(make_crew):
 
 def test_a_thread_that_is_busy_gets_no_second_job(make_crew):
     crew, goes_on = make_crew(), threading.Event()
-    thread = crew.take()
-    thread.give(goes_on.wait)
-    assert crew.take() is not thread
+    thread = begin(crew, goes_on.wait)
+    assert crew.take([]) is not thread
     goes_on.set()
     assert wait_until(lambda: thread in crew.spare)
 
 
 def test_a_thread_ends_when_no_job_comes(make_crew):
     crew = make_crew(linger=0.001)
-    thread = crew.take()
-    thread.give(int)
+    thread = begin(crew, int)
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert not crew.spare
@@ -82,8 +87,7 @@ def test_threads_that_wait_end_with_the_crew(make_crew):
 
 def test_a_thread_that_is_busy_at_the_end_of_the_crew_does_not_wait(make_crew):
     crew, goes_on = make_crew(), threading.Event()
-    thread = crew.take()
-    thread.give(goes_on.wait)
+    thread = begin(crew, goes_on.wait)
     crew.close()
     goes_on.set()
     thread.join(PATIENCE)
@@ -93,9 +97,7 @@ def test_a_thread_that_is_busy_at_the_end_of_the_crew_does_not_wait(make_crew):
 def test_only_so_many_threads_wait(make_crew):
     crew = make_crew()
     events = [threading.Event() for _ in range(MAX_SPARE + 5)]
-    threads = [crew.take() for _ in events]
-    for thread, event in zip(threads, events):
-        thread.give(event.wait)
+    threads = [begin(crew, event.wait) for event in events]
     for thread, event in zip(threads, events):
         event.set()
         assert wait_until(lambda t=thread: t in crew.spare or not t.is_alive())
@@ -105,7 +107,7 @@ def test_only_so_many_threads_wait(make_crew):
 def test_each_job_is_done_once_whenever_threads_give_up_waiting(make_crew):
     crew, done = make_crew(linger=0.0001), []
     for number in range(500):
-        crew.take().give(lambda n=number: done.append(n))
+        begin(crew, lambda n=number: done.append(n))
     assert wait_until(lambda: len(done) == 500)
     assert sorted(done) == list(range(500))
 
@@ -152,13 +154,42 @@ def test_a_job_that_exits_ends_its_thread_alone(make_crew):
     assert do(crew, int) is not thread
 
 
-def test_a_thread_that_cannot_be_started_keeps_nothing_of_its_job(make_crew):
-    crew = make_crew(stack_size=2**46)
-    thread, done = crew.take(), []
+def test_a_job_whose_thread_cannot_be_started_can_be_taken_back(make_crew):
+    thread, job = make_crew(stack_size=2**46).take([]), collections.deque([int])
     with pytest.raises((RuntimeError, MemoryError)):
-        thread.give(lambda: done.append(1))
-    assert thread.ident is None
-    assert [r for r in gc.get_referrers(done) if callable(r)] == []
+        thread.give(job)
+    assert job.popleft() is int
+
+
+@pytest.mark.parametrize("woken", [False, True])
+def test_a_thread_whose_job_was_taken_back_ends(woken, make_crew):
+    crew, waiting = make_crew(), []
+    first = do(crew, int)
+    assert crew.take(waiting) is first
+    assert waiting == [first]
+    if woken:
+        first.give(collections.deque())
+    first.dismiss()
+    first.join(PATIENCE)
+    assert not first.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork() here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_has_none_of_the_threads(make_crew):
+    crew = make_crew()
+    thread = do(crew, int)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(crew.take([]) is thread)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert crew.take([]) is thread
+    thread.dismiss()
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_a_fresh_thread_is_a_daemon_if_asked_for(daemon, make_crew):
+    assert make_crew().take([], daemon).daemon is daemon
 
 
 @pytest.mark.parametrize("reuse_threads", [True, False])

@@ -92,7 +92,8 @@ TEXTS = [
     (InvalidProtocol("HTTP/1.0"), "unsupported HTTP version: HTTP/1.0"),
     (
         InvalidStatus(Response()),
-        "server rejected WebSocket connection: HTTP 404: No such page (is the path right?)",
+        "server rejected WebSocket connection: HTTP 404: No such page "
+        "(is the path right, and the port that of the WebSocket server?)",
     ),
     (ProxyError("SOCKS failed"), "SOCKS failed"),
     (InvalidProxyMessage("not HTTP"), "not HTTP"),
@@ -119,10 +120,13 @@ TEXTS = [
     (InvalidParameterValue("a", ""), "empty value for parameter a"),
     (InvalidParameterValue("a", "|"), "invalid value for parameter a: |"),
     (ProtocolError("invalid opcode"), "invalid opcode"),
-    (PayloadTooBig(None, 4), "frame exceeds limit of 4 bytes"),
-    (PayloadTooBig(8, 4), "frame with 8 bytes exceeds limit of 4 bytes"),
-    (PayloadTooBig(8, 4, 2), "frame with 8 bytes after reading 2 bytes exceeds limit of 4 bytes"),
-    (PayloadTooBig(None, 4, 2), "frame after reading 2 bytes exceeds limit of 4 bytes"),
+    (PayloadTooBig(None, 4), "frame exceeds limit of 4 bytes (max_size)"),
+    (PayloadTooBig(8, 4), "frame with 8 bytes exceeds limit of 4 bytes (max_size)"),
+    (
+        PayloadTooBig(8, 4, 2),
+        "frame with 8 bytes after reading 2 bytes exceeds limit of 4 bytes (max_size)",
+    ),
+    (PayloadTooBig(None, 4, 2), "frame after reading 2 bytes exceeds limit of 4 bytes (max_size)"),
     (PolicyViolation("over the rate limit"), "over the rate limit"),
     (ConcurrencyError("one at a time"), "one at a time"),
 ]

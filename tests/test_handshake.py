@@ -581,7 +581,7 @@ def test_the_first_subprotocol_of_ours_that_is_offered_is_selected(available, of
 @pytest.mark.parametrize(
     ("offer", "message"),
     [
-        (None, "missing subprotocol"),
+        (None, "missing subprotocol; expected one of a, b"),
         ("c", "invalid subprotocol; expected one of a, b"),
         ("A", "invalid subprotocol; expected one of a, b"),
     ],
@@ -825,8 +825,16 @@ def test_another_status_is_refused_with_its_response(status_code):
             InvalidHeaderValue,
             f"invalid Sec-WebSocket-Accept header: {KEY}",
         ),
-        ([("Sec-WebSocket-Extensions", "a")], NegotiationError, "no extensions supported"),
-        ([("Sec-WebSocket-Protocol", "a")], NegotiationError, "no subprotocols supported"),
+        (
+            [("Sec-WebSocket-Extensions", "a")],
+            NegotiationError,
+            "no extensions supported; received a",
+        ),
+        (
+            [("Sec-WebSocket-Protocol", "a")],
+            NegotiationError,
+            "no subprotocols supported; received a",
+        ),
     ],
 )
 def test_invalid_responses(changes, error, message):

@@ -444,7 +444,7 @@ def test_valid_subprotocols(subprotocols):
 @pytest.mark.parametrize(
     ("subprotocols", "error", "message"),
     [
-        ("chat", TypeError, "subprotocols must be a list, not a str"),
+        ("chat", TypeError, "subprotocols must be a list, not a str; write ['chat']"),
         ({"chat"}, TypeError, "subprotocols must be a list"),
         (["a b"], ValueError, "invalid subprotocol: a b"),
         ([""], ValueError, "invalid subprotocol: "),

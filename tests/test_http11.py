@@ -246,7 +246,7 @@ def test_the_preface_of_http_2_is_recognized():
 def test_tls_on_a_plain_port_is_recognized_by_its_first_byte(hello):
     exc = request_error(hello)
     assert type(exc) is InvalidMessage
-    assert str(exc) == "received a TLS handshake, but this port does not use TLS"
+    assert str(exc).startswith("received a TLS handshake, but this port has no TLS; use ws://")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ LAYERS = [
     ],
     [
         *("broadcast", "auth", "acceptor", "server_connection", "admission", "reports", "server"),
-        *("serving", "routing", "activation", "prometheus", "gunicorn"),
+        *("mistakes", "listening", "serving", "routing", "activation", "prometheus", "gunicorn"),
         *("advice", "proxy", "socks", "routes", "client", "reconnecting"),
         *("demo", "testing", "commands", "cli"),
     ],

@@ -263,16 +263,26 @@ def test_message_up_to_max_size_is_accepted_however_the_input_is_cut(size):
 
 
 TOO_BIG = [
-    ([11], 11, None, "frame with 11 bytes exceeds limit of 10 bytes"),
+    ([11], 11, None, "frame with 11 bytes exceeds limit of 10 bytes (max_size)"),
     (
         [2**63 - 1],
         2**63 - 1,
         None,
-        "frame with 9223372036854775807 bytes exceeds limit of 10 bytes",
+        "frame with 9223372036854775807 bytes exceeds limit of 10 bytes (max_size)",
     ),
-    ([10, 1], 1, 10, "frame with 1 bytes after reading 10 bytes exceeds limit of 10 bytes"),
-    ([4, 5, 2], 2, 9, "frame with 2 bytes after reading 9 bytes exceeds limit of 10 bytes"),
-    ([0, 11], 11, None, "frame with 11 bytes exceeds limit of 10 bytes"),
+    (
+        [10, 1],
+        1,
+        10,
+        "frame with 1 bytes after reading 10 bytes exceeds limit of 10 bytes (max_size)",
+    ),
+    (
+        [4, 5, 2],
+        2,
+        9,
+        "frame with 2 bytes after reading 9 bytes exceeds limit of 10 bytes (max_size)",
+    ),
+    ([0, 11], 11, None, "frame with 11 bytes exceeds limit of 10 bytes (max_size)"),
 ]
 
 
@@ -292,7 +302,7 @@ def test_message_over_max_size_is_refused_when_announced(sizes, size, current_si
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_message_over_max_size_in_one_piece_is_refused(opcode):
     exc = refusal(MessageAssembler(10), [frame(FIN | opcode, b"x" * 11)], PayloadTooBig)
-    assert str(exc) == "frame with 11 bytes exceeds limit of 10 bytes"
+    assert str(exc) == "frame with 11 bytes exceeds limit of 10 bytes (max_size)"
 
 
 def test_limit_holds_for_each_message_by_itself():
@@ -329,7 +339,7 @@ def test_frame_over_max_fragment_is_refused(data):
         assembler = MessageAssembler(max_size, max_fragment=4, codec=DeflateCodec())
         exc = refusal(assembler, [data], PayloadTooBig)
         assert (exc.size, exc.max_size, exc.current_size) == (5, 4, None)
-        assert str(exc) == "frame with 5 bytes exceeds limit of 4 bytes"
+        assert str(exc) == "frame with 5 bytes exceeds limit of 4 bytes (max_size)"
 
 
 def test_frames_up_to_max_fragment_make_a_larger_message():
@@ -363,11 +373,11 @@ def test_inflated_size_has_no_limit_with_max_size_none():
 @pytest.mark.parametrize(
     ("parts", "current_size", "text"),
     [
-        ([b"x" * 1001], None, "frame exceeds limit of 1000 bytes"),
+        ([b"x" * 1001], None, "frame exceeds limit of 1000 bytes (max_size)"),
         (
             [b"x" * 900, b"x" * 101],
             900,
-            "frame after reading 900 bytes exceeds limit of 1000 bytes",
+            "frame after reading 900 bytes exceeds limit of 1000 bytes (max_size)",
         ),
     ],
 )

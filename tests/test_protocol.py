@@ -328,14 +328,14 @@ def test_frame_for_another_extension_is_held_to_the_limit_when_announced():
     for chunks in cuttings(frame_header(FIN | RSV2 | TEXT, 11)):
         half = inbound(10, extensions=[Shift()])
         text = error(half, chunks, PayloadTooBig)
-        assert text == "frame with 11 bytes exceeds limit of 10 bytes"
+        assert text == "frame with 11 bytes exceeds limit of 10 bytes (max_size)"
 
 
 def test_message_of_another_extension_is_held_to_the_limit():
     send = outbound(Shift())
     data = b"".join(send.encode(TEXT, b"x" * 6) + send.encode(FIN, b"x" * 5))
     text = error(inbound(10, extensions=[Shift()]), [data], PayloadTooBig)
-    assert text == "frame with 5 bytes after reading 6 bytes exceeds limit of 10 bytes"
+    assert text == "frame with 5 bytes after reading 6 bytes exceeds limit of 10 bytes (max_size)"
 
 
 def test_compressed_frame_for_another_extension_may_be_longer_than_its_message():
@@ -438,7 +438,7 @@ def test_outbound_finds_the_codec_among_the_extensions():
 @pytest.mark.parametrize(
     ("close", "text"),
     [
-        (Close(1006), "invalid status code: 1006"),
+        (Close(1006), "invalid status code: 1006; write 1000 or 3000 to 4999"),
         (Close(1000, "x" * 124), "control frame too long: a close reason has at most 123 bytes"),
     ],
 )
@@ -473,7 +473,9 @@ def test_frames_can_be_shared_by_servers_without_other_extensions(half, shareabl
         ),
         (
             PayloadTooBig(8, 4, 2),
-            Close(1009, "frame with 8 bytes after reading 2 bytes exceeds limit of 4 bytes"),
+            Close(
+                1009, "frame with 8 bytes after reading 2 bytes exceeds limit of 4 bytes (max_size)"
+            ),
         ),
         (PolicyViolation("over a limit"), Close(1008, "over a limit")),
         (ValueError("something of ours"), Close(1011)),
@@ -501,7 +503,7 @@ VIOLATIONS = [
     (frame(FIN | TEXT, b"ab\xff"), Close(1007, "invalid start byte at position 2")),
     (
         frame_header(BINARY, 2 * MIB),
-        Close(1009, "frame with 2097152 bytes exceeds limit of 1048576 bytes"),
+        Close(1009, "frame with 2097152 bytes exceeds limit of 1048576 bytes (max_size)"),
     ),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import socket
+import struct
 import threading
 import tracemalloc
 
@@ -12,9 +13,9 @@ import pytest
 from links import PATIENCE
 from peers import Task
 
-from syncws import ConnectionClosed
+from syncws import ConnectionClosed, Opcode, serve
 from syncws.speedups import python_message_block, python_try_send
-from syncws.testing import pair
+from syncws.testing import pair, raw_client
 
 # Looked for even where SYNCWS_PURE_PYTHON has the library do without it.
 if importlib.util.find_spec("syncws._speedups") is None:
@@ -107,15 +108,23 @@ def test_what_the_kernel_does_not_take_waits_in_the_outbox():
         last.result(PATIENCE)
 
 
-def test_an_error_of_the_socket_is_left_to_those_who_handle_it():
-    with at_rest() as (server, _):
-        before = counts(server)
-        server._transport.sock.shutdown(socket.SHUT_WR)
-        assert try_send(server, HELLO) is False
-        assert counts(server) == before
-        assert not server._outbound_lock.locked()
-        with pytest.raises(ConnectionClosed):
-            server.send("hello")
+def test_an_error_of_the_socket_is_the_one_that_the_kernel_told_first():
+    def answer(connection):
+        connection.recv(PATIENCE)
+        reset.wait(PATIENCE)
+        try:
+            connection.send("hello")
+        except ConnectionClosed as exc:
+            causes.append(exc.__cause__)
+        assert not connection._outbound_lock.locked()
+
+    causes, reset = [], threading.Event()
+    with serve(answer, "localhost", 0).start() as server:
+        with raw_client(f"ws://localhost:{server.server_address[1]}") as peer:
+            peer.send(Opcode.TEXT, "hello")
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset.set()
+    assert [type(cause) for cause in causes] == [ConnectionResetError]
 
 
 @pytest.mark.parametrize("arguments", [(), (1,), (1, b"", 2)])

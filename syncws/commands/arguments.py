@@ -21,6 +21,7 @@ __all__ = [
     "count",
     "extras",
     "listening",
+    "own_host",
     "port_number",
     "seconds",
     "server_options",
@@ -59,6 +60,15 @@ def port_number(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
     return port
+
+
+def own_host(text: str) -> str:
+    """Check a host to listen on: people add the port to it, or the scheme."""
+    if "/" in text or text.count(":") == 1:
+        raise argparse.ArgumentTypeError(
+            f"a host is a name or an address alone, not {text!r}; the port goes to --port"
+        )
+    return text
 
 
 def seconds(text: str) -> float:
@@ -183,7 +193,10 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Add where and how to listen."""
     group = parser.add_argument_group("listening")
     group.add_argument(
-        "--host", default=HOST, help="name or address to listen on, '' for all (%(default)s)"
+        "--host",
+        type=own_host,
+        default=HOST,
+        help="name or address to listen on, '' for all (%(default)s)",
     )
     group.add_argument(
         "--port", type=port_number, default=PORT, help="port, 0 for any (%(default)s)"
@@ -248,7 +261,7 @@ def listening(arguments: argparse.Namespace, serve: Callable[..., Any], **option
         return serve(host=arguments.host, port=arguments.port, **options)
     except OSError as exc:
         if arguments.unix is not None:
-            raise Failure(f"can't listen on {arguments.unix}: {exc.strerror or exc}") from None
+            raise Failure(exc.strerror or str(exc)) from None
         raise explain_taken(exc, arguments.host, arguments.port) from None
 
 

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 
 from .. import demo
-from .arguments import port_number
+from .arguments import own_host, port_number
 from .serving import sigterm_as_interrupt, url_of
 
 __all__ = ["EXAMPLES", "HELP", "add_arguments", "run"]
@@ -27,7 +27,10 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.add_argument(
-        "--host", default="127.0.0.1", help="name or address to listen on (%(default)s)"
+        "--host",
+        type=own_host,
+        default="127.0.0.1",
+        help="name or address to listen on (%(default)s)",
     )
     parser.add_argument(
         "--port", type=port_number, default=8000, help="first port to try, 0 for any (%(default)s)"

@@ -39,7 +39,8 @@ def explain(exc: BaseException) -> str:
     if isinstance(exc, ssl.SSLError):
         return _explain_tls(exc)
     if isinstance(exc, socket.gaierror):
-        return f"no such host ({exc.strerror})"
+        said = exc.strerror or str(exc)
+        return said if said.startswith("cannot ") else f"no such host ({said})"
     if isinstance(exc, OSError):
         return _explain_network(exc)
     return one_line(str(exc), LONGEST) or type(exc).__name__
@@ -75,7 +76,7 @@ def explain_taken(exc: OSError, host: str, port: int) -> Failure:
     elif exc.errno == errno.EADDRNOTAVAIL or isinstance(exc, socket.gaierror):
         text = f"{host} is no address of this machine; choose one with --host"
     else:
-        text = f"can't listen on port {port} of {host}: {exc.strerror or exc}"
+        text = exc.strerror or str(exc)  # serve() says what can't be listened on
     return Failure(text)
 
 

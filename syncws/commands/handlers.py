@@ -10,6 +10,7 @@ import traceback
 from types import TracebackType
 from typing import Any, Callable, Optional
 
+from ..mistakes import check_handler
 from .failures import Failure, one_line
 
 __all__ = ["load_handler"]
@@ -34,12 +35,16 @@ def load_handler(spec: str) -> Callable[[Any], None]:
         name = name[:-3].replace(os.sep, ".").lstrip(".")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if not name:
+        raise Failure("the module is missing; expected module:function")
     handler: Any = _import(name)
+    module = handler
     for part in (function or DEFAULT_NAME).split("."):
         try:
             handler = getattr(handler, part)
         except AttributeError:
-            raise Failure(f"{name} has no {function or DEFAULT_NAME}") from None
+            text = f"{name} has no {function or DEFAULT_NAME}{_functions(module)}"
+            raise Failure(text) from None
     _check(handler, f"{name}:{function or DEFAULT_NAME}")
     return handler  # type: ignore[no-any-return] # checked above, as far as can be
 
@@ -79,14 +84,17 @@ def _skip_import(trace: Optional[TracebackType]) -> Optional[TracebackType]:
 def _check(handler: Any, name: str) -> None:
     if not callable(handler):
         raise Failure(f"{name} is no function, but {type(handler).__name__}")
-    if inspect.iscoroutinefunction(handler):
-        raise Failure(f"{name} is an async function; handlers are ordinary ones, without await")
     try:
-        inspect.signature(handler).bind(None)
-    except ValueError:
-        pass  # of some functions in C, nothing is known
-    except TypeError:
-        raise Failure(
-            f"{name} can't be called with one argument, the connection: "
-            f"{name.partition(':')[2]}{inspect.signature(handler)}"
-        ) from None
+        check_handler(handler, name)
+    except TypeError as exc:
+        raise Failure(str(exc)) from None
+
+
+def _functions(module: Any) -> str:
+    """What there is to serve in a module, for people; classes left out."""
+    found = [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
+    return f"; its functions are {', '.join(found)}" if found else ""
