@@ -3,7 +3,7 @@ Several processes behind one port, managed by Gunicorn.
 
 This module needs Gunicorn, which runs on Unix only::
 
-    pip install syncws[gunicorn]
+    pip install 'syncws[gunicorn]'
 
 ``chat.py`` has an ordinary handler, and two workers serve it::
 
@@ -35,7 +35,7 @@ try:
     from gunicorn.sock import ssl_context  # type: ignore[import-untyped] # has no types
     from gunicorn.workers import base  # type: ignore[import-untyped] # has no types
 except ImportError as exc:
-    raise ImportError("syncws.gunicorn needs Gunicorn: pip install syncws[gunicorn]") from exc
+    raise ImportError("syncws.gunicorn needs Gunicorn: pip install 'syncws[gunicorn]'") from exc
 
 __all__ = ["App", "Worker"]
 

@@ -3,7 +3,7 @@ Statistics of servers for Prometheus, through its own client library.
 
 This module needs ``prometheus_client``, the one optional dependency::
 
-    pip install syncws[prometheus]
+    pip install 'syncws[prometheus]'
 
 A server that answers ``/metrics`` itself, beside its WebSocket connections::
 
@@ -30,7 +30,7 @@ try:
     from prometheus_client.registry import Collector, CollectorRegistry
 except ImportError as exc:
     raise ImportError(
-        "syncws.prometheus needs prometheus_client: pip install syncws[prometheus]"
+        "syncws.prometheus needs prometheus_client: pip install 'syncws[prometheus]'"
     ) from exc
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ Routing by patterns: the URL maps of Werkzeug, which Flask has, too.
 
 This module needs ``werkzeug``, an optional dependency::
 
-    pip install syncws[routing]
+    pip install 'syncws[routing]'
 
 For a few fixed paths it is not needed: :func:`serve` takes a dictionary of them.
 """
@@ -105,7 +105,7 @@ def _route(
     try:
         import werkzeug.routing  # noqa: F401 # to say at once that it is missing
     except ImportError as exc:
-        raise ImportError("route() needs werkzeug: pip install syncws[routing]") from exc
+        raise ImportError("route() needs werkzeug: pip install 'syncws[routing]'") from exc
     if ssl is not None and ssl is not True:
         kwargs["ssl"] = ssl
     router = (create_router or Router)(url_map, server_name, "ws" if ssl is None else "wss")
