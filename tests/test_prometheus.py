@@ -251,4 +251,4 @@ except ImportError as exc:
         timeout=20,
         check=True,
     )
-    assert "pip install syncws[prometheus]" in result.stdout
+    assert "pip install 'syncws[prometheus]'" in result.stdout

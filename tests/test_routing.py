@@ -321,5 +321,5 @@ for function in (route, unix_route):
         encoding="utf-8",
         check=False,
     )
-    text = "route() needs werkzeug: pip install syncws[routing]\n"
+    text = "route() needs werkzeug: pip install 'syncws[routing]'\n"
     assert (result.stdout, result.stderr) == (text * 2, "")
