@@ -64,6 +64,9 @@ class ThreadOptions(NamedTuple):
 
 Job = Callable[[], object]
 
+# A deque takes more than half a KiB: none is kept while a job is done.
+_NO_JOB: collections.deque[Job] = collections.deque()
+
 
 class ConnectionThread(threading.Thread):
     """
@@ -80,7 +83,7 @@ class ConnectionThread(threading.Thread):
     def __init__(self, crew: Crew, daemon: bool) -> None:
         super().__init__(name=self.NAME, daemon=daemon)
         self._crew = crew
-        self._job: collections.deque[Job] = collections.deque()
+        self._job = _NO_JOB
         self._wake = threading.Lock()
         self._wake.acquire()
 
@@ -109,6 +112,7 @@ class ConnectionThread(threading.Thread):
                 job = self._job.popleft()
             except IndexError:
                 return
+            self._job = _NO_JOB
             context.copy().run(job)
             del job  # it refers to a connection
             if self._crew.has_room():
