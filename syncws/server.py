@@ -456,8 +456,9 @@ class Server(socketserver.ThreadingTCPServer):
             )
         except OSError as exc:
             refused = connection.cut_reason or "network"
-            text = f"{exc}; use wss:// there" if getattr(exc, "reason", "") == _PLAIN else exc
-            connection.logger.info("opening handshake failed: %s", connection.cut_reason or text)
+            advice = "; use wss:// there" if getattr(exc, "reason", "") == _PLAIN else ""
+            why = connection.cut_reason or f"{exc}{advice}"
+            connection.logger.info("opening handshake failed: %s", why)
         finally:
             if refused is not None:
                 self._ledger.add(

@@ -20,7 +20,6 @@ import threading
 
 import pytest
 from commandline import echo
-from conftest import wait_until
 from links import PATIENCE, Held, handshake
 from peers import PING, Task, bare_server
 
@@ -462,10 +461,17 @@ def failing(_):
 
 
 def logged_exit(world):
-    threading.excepthook, before = lambda args: None, threading.excepthook  # pytest has its own
+    threads = []
+
+    def handler(connection):
+        threads.append(threading.current_thread())
+        sys.exit()
+
+    # That of pytest takes any exception for a failure.
+    threading.excepthook, before = lambda args: None, threading.excepthook
     try:
-        end_of(lambda connection: sys.exit())
-        wait_until(lambda: "sys.exit" in world.logged("connection handler failed"))
+        end_of(handler)
+        threads[0].join(PATIENCE)
     finally:
         threading.excepthook = before
     return world.logged("connection handler failed")
@@ -478,13 +484,19 @@ def logged_hook(world):
 
 
 def logged_running(world):
-    goes_on = threading.Event()
+    goes_on, threads = threading.Event(), []
+
+    def handler(connection):
+        threads.append(threading.current_thread())
+        goes_on.wait(PATIENCE)
+
     try:
-        with serving(lambda connection: goes_on.wait(PATIENCE), close_timeout=0.1) as address:
+        with serving(handler, close_timeout=0.1) as address:
             with contextlib.suppress(syncws.ConnectionClosed):
                 connect(f"ws://{address}/").close()
     finally:
         goes_on.set()
+        threads[0].join(PATIENCE)
     return world.logged("a handler still runs").splitlines()[0]
 
 

@@ -10,6 +10,7 @@ import threading
 import tracemalloc
 
 import pytest
+from conftest import wait_until
 from links import PATIENCE
 from peers import Task
 
@@ -28,11 +29,17 @@ HELLO = python_message_block("hello", None, 100)
 
 @contextlib.contextmanager
 def at_rest():
-    """A server's connection and its client, at rest."""
+    """
+    A server's connection and its client, at rest.
+
+    Somebody waits for messages, so that the service thread has nothing to do for it.
+    """
     with pair(compression=None) as (client, server):
+        reader = Task(list, server)
         client.ping().wait(PATIENCE)  # the opening handshake is out of the way
-        assert server._at_rest
+        assert wait_until(lambda: server._at_rest and server._reader.locked())
         yield server, client
+    assert reader.result(PATIENCE) == []
 
 
 def counts(connection):
@@ -57,7 +64,7 @@ def test_without_the_c_module_it_is_left_to_others():
         assert counts(server) == before
 
 
-@pytest.mark.parametrize("what", ["lock", "awaited", "not at rest"])
+@pytest.mark.parametrize("what", ["lock", "awaited", "cork"])
 def test_nothing_is_sent_when_something_is_in_the_way(what):
     with at_rest() as (server, client):
         before = counts(server)
@@ -69,11 +76,8 @@ def test_nothing_is_sent_when_something_is_in_the_way(what):
             assert try_send(server, HELLO) is False
             server.awaited = False
         else:
-            with server._outbound_lock:
-                server._at_rest = False
-            assert try_send(server, HELLO) is False
-            with server._outbound_lock:
-                server._at_rest = True
+            with server.cork():
+                assert try_send(server, HELLO) is False
         assert counts(server) == before
         server.send("after")
         assert client.recv(PATIENCE) == "after"
@@ -93,7 +97,6 @@ def test_what_the_kernel_does_not_take_waits_in_the_outbox():
             waits = try_send(server, block)
             sent += 1
         if waits is False:  # the kernel took nothing of it
-            assert server._at_rest
             sent -= 1
         else:
             assert not waits.done
@@ -166,7 +169,7 @@ def test_nothing_leaks():
 
         def many(count):
             for _ in range(count):
-                try_send(server, HELLO)
+                assert try_send(server, HELLO) is True
                 assert client.recv(PATIENCE) == "hello"
                 with contextlib.suppress(AttributeError):
                     try_send(Odd(), HELLO)
