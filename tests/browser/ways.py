@@ -1,7 +1,8 @@
 """
 Ways from a page to its server: directly, or through a real proxy with its shipped configuration.
 
-Each one is plain or has TLS; in ``haproxy-passthrough`` the server has it, behind the proxy.
+Each one is plain or has TLS. TLS that a proxy passes on to the server is none of the pages' business:
+it is tested in ``deployment``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ __all__ = ["DIRECT", "PROXIED", "WAYS", "Way"]
 PROXIES = {"nginx": Nginx, "haproxy": HAProxy}
 
 DIRECT = ["direct-plain", "direct-tls"]
-PROXIED = ["nginx-plain", "nginx-tls", "haproxy-plain", "haproxy-tls", "haproxy-passthrough"]
+PROXIED = ["nginx-plain", "nginx-tls", "haproxy-plain", "haproxy-tls"]
 WAYS = DIRECT + PROXIED
 
 
@@ -23,8 +24,8 @@ class Way:
     """
     One of ``WAYS``.
 
-    ``secure`` tells whether the page has TLS. The server needs the options in ``required``, or no
-    connection would come about; with those in ``options`` it also believes the proxy.
+    ``secure`` tells whether the page has TLS. The server needs the options in ``required``; with
+    those in ``options`` it also believes the proxy.
     """
 
     def __init__(self, name, folder, certificate, server_context):
@@ -33,16 +34,11 @@ class Way:
         self._folder = folder
         self._certificate = certificate
         self.secure = self._port != "plain"
-        trust = {}
+        self.required = {"ssl": server_context} if name == "direct-tls" else {}
+        self.options = self.required
         if self._proxy is not None:
             self._proxy.require()
-            trust = {"trusted_proxies": ["127.0.0.1"]}
-        self.required = {}
-        if name in ("direct-tls", "haproxy-passthrough"):
-            self.required["ssl"] = server_context
-        if self._port == "passthrough":
-            self.required.update(trust, proxy_protocol=True)
-        self.options = {**trust, **self.required}
+            self.options = {"trusted_proxies": ["127.0.0.1"]}
 
     @contextlib.contextmanager
     def to(self, app, *changes):
@@ -55,6 +51,5 @@ class Way:
             yield f"http{'s' if self.secure else ''}://127.0.0.1:{app}/"
             return
         proxy = self._proxy(self._folder)
-        ports = {"app_with_tls": app} if self._port == "passthrough" else {"app": app}
-        with proxy.start(self._certificate, *changes, **ports):
+        with proxy.start(self._certificate, *changes, app=app):
             yield proxy.url(self._port, scheme="http")
