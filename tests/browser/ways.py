@@ -1,7 +1,7 @@
 """
 Ways from a page to its server: directly, or through a real proxy with its shipped configuration.
 
-Each one is plain or has TLS. TLS that a proxy passes on to the server is none of the pages' business:
+Each one is plain or has TLS. TLS that a proxy passes on to the server makes no difference to pages:
 it is tested in ``deployment``.
 """
 
