@@ -91,11 +91,7 @@ def _listening(descriptors: list[int]) -> list[socket.socket]:
     try:
         for descriptor in descriptors:
             sockets.append(_socket(descriptor))
-            if not _listens(sockets[-1]):
-                raise ValueError(
-                    f"inherited descriptor {descriptor} is no stream socket that listens; "
-                    "a socket unit of systemd needs ListenStream= and Accept=no"
-                )
+            _check_listens(sockets[-1])
     except BaseException:
         for sock in sockets:
             sock.detach()  # the descriptor stays open for a later call
@@ -110,7 +106,11 @@ def _socket(descriptor: int) -> socket.socket:
         raise ValueError(f"inherited descriptor {descriptor} is no socket: {exc}") from exc
 
 
-def _listens(sock: socket.socket) -> bool:
-    return sock.type == socket.SOCK_STREAM and bool(
-        sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    )
+def _check_listens(sock: socket.socket) -> None:
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(
+        socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+    ):
+        raise ValueError(
+            f"inherited descriptor {sock.fileno()} is no stream socket that listens; "
+            "a socket unit of systemd needs ListenStream= and Accept=no"
+        )

@@ -462,21 +462,24 @@ class Connection(Receiving):
         if not self._reader.acquire(blocking=False):
             return 0
         try:
-            for _ in range(READS_AHEAD):
-                if not self._closing.over and not self._fill_inbox():
-                    if self._broken is not None:
-                        # The application may never make room: what is not decoded is lost.
-                        self._eof(None)
-                    if self._unfinished:
-                        service.request(self)  # the rest has been read: no socket will tell
-                    return 0
-                if self.is_gone:
-                    return 0
-                if not (self._discard() if self._closing.over else self._read_now()):
-                    break
-            return 0 if self._discarded > DRAIN_EAGERLY else READ
+            return self._read_for_inbox()
         finally:
             self._reader.release()
+
+    def _read_for_inbox(self) -> int:
+        for _ in range(READS_AHEAD):
+            if not self._closing.over and not self._fill_inbox():
+                if self._broken is not None:
+                    # The application may never make room: what is not decoded is lost.
+                    self._eof(None)
+                if self._unfinished:
+                    service.request(self)  # the rest has been read: no socket will tell
+                return 0
+            if self.is_gone:
+                return 0
+            if not (self._discard() if self._closing.over else self._read_now()):
+                break
+        return 0 if self._discarded > DRAIN_EAGERLY else READ
 
     def _fill_inbox(self) -> bool:
         """Decode what is buffered into the inbox; tell whether more input is wanted."""

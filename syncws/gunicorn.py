@@ -265,13 +265,16 @@ class Worker(base.Worker):  # type: ignore[misc] # Gunicorn has no types
         """
         with selectors.DefaultSelector() as selector:
             selector.register(self.PIPE[0], selectors.EVENT_READ)
-            while not condition():
-                self.notify()
-                if self.alive and os.getppid() != self.ppid:
-                    self.log.info("Parent changed, shutting down: %s", self)
-                    self.alive = False
-                elif selector.select(HEARTBEAT):
-                    os.read(self.PIPE[0], 4096)
+            self._beat_until(condition, selector)
+
+    def _beat_until(self, condition: Callable[[], bool], selector: selectors.BaseSelector) -> None:
+        while not condition():
+            self.notify()
+            if self.alive and os.getppid() != self.ppid:
+                self.log.info("Parent changed, shutting down: %s", self)
+                self.alive = False
+            elif selector.select(HEARTBEAT):
+                os.read(self.PIPE[0], 4096)
 
     # Ending
 

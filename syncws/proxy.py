@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from .deadline import Deadline
 from .exceptions import InvalidMessage, InvalidProxy, InvalidProxyMessage, InvalidProxyStatus
 from .headers import Headers, build_authorization_basic, build_host, excerpt
-from .http11 import ResponseParser
+from .http11 import Response, ResponseParser
 from .transport import Transport
 
 __all__ = ["Proxy", "find_proxy", "open_tunnel", "parse_proxy"]
@@ -156,11 +156,8 @@ def open_tunnel(
     """
     transport.send_before(deadline, _request(proxy, host, port, user_agent))
     parser = ResponseParser(tunnel=True)
-    response = None
     try:
-        while response is None:
-            data = transport.receive_before(deadline, _READ_LIMIT)
-            response = parser.feed(data) if data else parser.feed_eof()
+        response = _read_response(transport, parser, deadline)
     except InvalidMessage as exc:
         # The cause tells whether the proxy was just gone.
         raise InvalidProxyMessage(f"proxy {proxy.host}:{proxy.port}: {exc}") from exc.__cause__
@@ -169,6 +166,14 @@ def open_tunnel(
     if parser.leftover:
         # Neither TLS nor WebSocket lets the server speak first.
         raise InvalidProxyMessage(f"proxy sent {excerpt(parser.leftover)} after its response")
+
+
+def _read_response(transport: Transport, parser: ResponseParser, deadline: Deadline) -> Response:
+    response = None
+    while response is None:
+        data = transport.receive_before(deadline, _READ_LIMIT)
+        response = parser.feed(data) if data else parser.feed_eof()
+    return response
 
 
 def _request(proxy: Proxy, host: str, port: int, user_agent: Optional[str]) -> bytes:

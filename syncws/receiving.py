@@ -747,21 +747,23 @@ class Receiving(Sending):
         """Read what had arrived before the transport was broken off, such as a Close frame."""
         hold = Hold(self._reader)
         try:
-            if not hold.take(LEAVE_TIMEOUT):
-                return
-            while not self.is_gone and self._inbox.has_room():
-                if self._closing.over:
-                    if not self._discard():
-                        return
-                    continue
-                message = self._decode(busy=True)
-                if message is not None:
-                    self._inbox.put(message)
-                elif self._peer_error is not None or not (self._closing.over or self._read_now()):
-                    return
+            if hold.take(LEAVE_TIMEOUT):
+                self._collect_messages()
         finally:
             if hold.taken:
                 self._reader.release()
+
+    def _collect_messages(self) -> None:
+        while not self.is_gone and self._inbox.has_room():
+            if self._closing.over:
+                if not self._discard():
+                    return
+                continue
+            message = self._decode(busy=True)
+            if message is not None:
+                self._inbox.put(message)
+            elif self._peer_error is not None or not (self._closing.over or self._read_now()):
+                return
 
     def _why_closed(self, deadline: Optional[Deadline]) -> ConnectionClosed:
         if self._broken is not None:

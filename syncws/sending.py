@@ -626,14 +626,12 @@ class Sending:
         with self._outbound_lock:
             if data not in self._pings:
                 return  # RFC 6455 §5.5.3: a pong may come unasked
-            now = time.monotonic()
             # §5.5.3: it may answer only the latest of several pings.
-            for payload in list(self._pings):
+            payloads = list(self._pings)
+            for payload in payloads[: payloads.index(data) + 1]:
                 waiter = self._pings.pop(payload)
                 waiter.set()
-                if payload == data:
-                    self.latency = now - waiter.sent_at
-                    return
+            self.latency = time.monotonic() - waiter.sent_at
 
     # Close frames (RFC 6455 §5.5.1)
 
@@ -784,34 +782,43 @@ class Sending:
             TimeoutError: the deadline expired.
             ConnectionClosed: no progress within ``send_timeout``, or the connection ended.
         """
-        limit = self.options.send_timeout
         poller = _Poller()
         try:
             with self._outbound_lock:
                 self._pollers = [*filter(is_alive, self._pollers), weakref.ref(poller)]
             # This thread does not read: the service thread must do it from here on.
             service.request(self)
-            while not done():
-                if self._broken is not None or self.is_gone:
-                    raise self._why_closed(deadline)
-                give_up_at = None if limit is None else progress_at + limit
-                try:
-                    self._transport.wait_writable(self._slice(deadline, give_up_at))
-                except OSError as exc:  # the kernel has no memory for it
-                    self.break_off(exc)
-                with self._outbound_lock:
-                    self._flush()
-                now = time.monotonic()
-                if self._transport.sends != progress:
-                    progress_at, progress = now, self._transport.sends
-                elif give_up_at is not None and now >= give_up_at:
-                    self.break_off(TimeoutError(f"the peer took nothing for {limit:.1f}s"))
-                if deadline is not None and deadline.expired() and not done():
-                    raise TimeoutError("timed out while sending")
+            self._write_until(done, deadline, progress_at, progress)
         finally:
             del poller
             if self.is_gone:
                 self._release()
+
+    def _write_until(
+        self,
+        done: Callable[[], bool],
+        deadline: Optional[Deadline],
+        progress_at: float,
+        progress: int,
+    ) -> None:
+        limit = self.options.send_timeout
+        while not done():
+            if self._broken is not None or self.is_gone:
+                raise self._why_closed(deadline)
+            give_up_at = None if limit is None else progress_at + limit
+            try:
+                self._transport.wait_writable(self._slice(deadline, give_up_at))
+            except OSError as exc:  # the kernel has no memory for it
+                self.break_off(exc)
+            with self._outbound_lock:
+                self._flush()
+            now = time.monotonic()
+            if self._transport.sends != progress:
+                progress_at, progress = now, self._transport.sends
+            elif give_up_at is not None and now >= give_up_at:
+                self.break_off(TimeoutError(f"the peer took nothing for {limit:.1f}s"))
+            if deadline is not None and deadline.expired() and not done():
+                raise TimeoutError("timed out while sending")
 
     def _slice(self, deadline: Optional[Deadline], give_up_at: Optional[float]) -> float:
         """How long to wait for writability: in slices, as another thread may write our frame."""

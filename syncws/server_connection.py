@@ -202,14 +202,17 @@ class ServerConnection(Connection):
         """Read the header of the PROXY protocol; false if it is malformed."""
         parser = ProxyHeaderParser()
         try:
-            while not parser.feed(self._receive_before_tls(deadline, parser.wanted)):
-                pass
+            self._feed_from_socket(parser, deadline)
         except ValueError as exc:
             self._blame_proxy(str(exc))
             return False
         if parser.source is not None:
             self._client = Client(parser.source)
         return True
+
+    def _feed_from_socket(self, parser: ProxyHeaderParser, deadline: Deadline) -> None:
+        while not parser.feed(self._receive_before_tls(deadline, parser.wanted)):
+            pass
 
     def _receive_before_tls(self, deadline: Deadline, size: int) -> bytes:
         """Read from the socket itself, whatever the transport makes of what follows."""

@@ -172,13 +172,15 @@ class Crew:
         self.closed = True
         taken: list[ConnectionThread] = []
         try:
-            while self.spare:
-                append_result(taken, self.spare.pop)
-        except IndexError:  # it went by itself just now
-            return
+            self._take_all(taken)
         finally:
             for thread in taken:
                 thread.dismiss()
+
+    def _take_all(self, taken: list[ConnectionThread]) -> None:
+        with contextlib.suppress(IndexError):  # the last one went by itself just now
+            while True:
+                append_result(taken, self.spare.pop)
 
     def forget(self) -> None:
         """Have no threads, in a forked child."""

@@ -478,7 +478,9 @@ class TLSTransport(Transport):
             self._feed()
             parts, waiting = len(received), self._input_left()
             try:
-                while count < size:
+                while True:
+                    if count >= size:
+                        break
                     parts, waiting = len(received), self._input_left()
                     received.extend(map(self.tls.read, (size - count,)))
                     if not received[-1]:
@@ -551,7 +553,9 @@ class TLSTransport(Transport):
         start = sum(counts)
         booked, waiting, record = len(counts), self._outgoing.pending, data[:0]
         try:
-            while data and sum(counts) - start < TLS_BATCH:
+            while True:
+                if not data or sum(counts) - start >= TLS_BATCH:
+                    break
                 booked, waiting, record = len(counts), self._outgoing.pending, data[:TLS_RECORD]
                 counts.extend(map(self.tls.write, (record,)))
                 data = data[counts[-1] :]
@@ -591,8 +595,7 @@ class TLSTransport(Transport):
                 # Input is of no interest any more, but OpenSSL 3 refuses to go on after
                 # unwrap() has met application data.
                 with contextlib.suppress(ssl.SSLError):
-                    while self.tls.read(TLS_READ):
-                        pass
+                    self._drop_input()
                 with contextlib.suppress(ssl.SSLError):
                     self.tls.unwrap()  # puts close_notify into the outgoing BIO
                 if not self._flush_blocks():
@@ -600,6 +603,10 @@ class TLSTransport(Transport):
             except OSError:
                 return True
         return super().shutdown_write(tcp)
+
+    def _drop_input(self) -> None:
+        while self.tls.read(TLS_READ):
+            pass
 
     def handshake(self, deadline: Deadline) -> None:
         """Do the TLS handshake; raises ``ssl.SSLError``, ``TimeoutError`` or ``OSError``."""

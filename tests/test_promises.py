@@ -719,6 +719,8 @@ def insist(function, *args):
             continue
 
 
+# This test needs the alarm that would else end it when it takes too long.
+@pytest.mark.timeout(60, method="thread")
 def test_promise_8_no_message_is_lost_doubled_reordered_or_torn(slow_link, interrupts):
     with slow_link.pair() as (client, server):
         other = Task(exchange, server)

@@ -257,12 +257,18 @@ def fragments(target: Target, findings: Findings) -> Any:
         probe.send_frame(FIN | Opcode.PING, b"between")
         probe.expect(Opcode.PONG, b"between")
         probe.send_frame(FIN | Opcode.CONT, b"parts")
-        message = b""
-        while len(message) < len(b"in parts"):
-            message += probe.receive().payload
+        message = _receive_all(probe, len(b"in parts"))
     if message != b"in parts":
         raise Wrong(f"came back as {message!r}")
     return "a message in fragments comes back, with a ping between them answered"
+
+
+def _receive_all(probe: Probe, size: int) -> bytes:
+    """Receive frames until their payloads have ``size`` bytes."""
+    message = b""
+    while len(message) < size:
+        message += probe.receive().payload
+    return message
 
 
 def deflated(target: Target, findings: Findings) -> Any:
@@ -292,14 +298,19 @@ def close(payload: bytes, target: Target, findings: Findings) -> str:
         code = _closing(probe)
         if code not in (expected, None, 1000):
             raise Wrong(f"answered with {code}")
+        _read_to_end(probe)
+    return f"answered with {code or 'no code'}, and TCP ended by the server"
+
+
+def _read_to_end(probe: Probe) -> None:
+    data = b"any"
+    while data:
         try:
-            while probe.sock.recv(65536):
-                pass
+            data = probe.sock.recv(65536)
         except TIMEOUTS:
             raise Note("answered, but the server leaves it to the client to end TCP") from None
         except OSError:
-            pass  # a reset ends it, too
-    return f"answered with {code or 'no code'}, and TCP ended by the server"
+            return  # a reset ends it, too
 
 
 def _closing(probe: Probe) -> Any:

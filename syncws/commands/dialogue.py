@@ -243,16 +243,19 @@ class Dialogue:
     # The receiving thread
 
     def _receive(self) -> None:
-        received = 0
         with contextlib.suppress(ConnectionClosed):
-            while self._messages is None or received < self._messages:
-                self._show(self._connection.recv())
-                received += 1
+            self._show_messages()
         if self._connection.is_open:
             self._connection.close()
         elif not hasattr(signal, "pthread_kill"):
             self._tell("the connection is closed; press Enter")
         self._wake_main_thread()
+
+    def _show_messages(self) -> None:
+        received = 0
+        while self._messages is None or received < self._messages:
+            self._show(self._connection.recv())
+            received += 1
 
     def _wake_main_thread(self) -> None:
         if not hasattr(signal, "pthread_kill"):
