@@ -4,9 +4,9 @@ One worker process and two, side by side, under Gunicorn.
     python benchmarks/processes.py [--seconds 3] [--rounds 3]
 
 Runs on Linux, with Gunicorn installed (pip install .[gunicorn]). Two handlers: one echoes, one
-computes in Python for 200 µs a message. The clients run on the same cores and take what they need
-of them, at the lowest priority. So beside the measured rate stands what the CPU time of the
-server for a message allows: what it would be with clients on other machines.
+computes in Python for a millisecond a message. The clients run on the same cores and take what
+they need of them, at the lowest priority. So beside the measured rate stands what the CPU time of
+the server for a message allows: what it would be with clients on other machines.
 """
 
 from __future__ import annotations
@@ -334,7 +334,7 @@ def main():
     parser.add_argument("--clients", type=int, default=2, help="processes")
     parser.add_argument("--connections", type=int, default=8, help="of a client to each worker")
     parser.add_argument(
-        "--work", type=float, default=200, help="µs that a message takes to compute"
+        "--work", type=float, default=1000, help="µs that a message takes to compute"
     )
     parser.add_argument("--client", type=float, nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
