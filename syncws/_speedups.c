@@ -491,18 +491,25 @@ close_sender(PyObject *const *names, Sender *sender)
     return result;
 }
 
-/* A number that is an attribute. Returns -1 with an exception. */
+/* Convert a number. Returns -1 with an exception, else 0. */
 static int
-attribute_as_int(PyObject *owner, PyObject *name)
+as_int(PyObject *number, int *result)
+{
+    *result = (int)PyLong_AsLong(number);
+    return *result == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static int
+attribute_as_int(PyObject *owner, PyObject *name, int *result)
 {
     PyObject *value = PyObject_GetAttr(owner, name);
-    int result;
+    int failed;
 
     if (value == NULL)
         return -1;
-    result = (int)PyLong_AsLong(value);
+    failed = as_int(value, result);
     Py_DECREF(value);
-    return result;
+    return failed;
 }
 
 /* Find the arguments of send(). Returns -1 with an exception, else whether it is all that there is
@@ -519,9 +526,11 @@ find_socket(PyObject *const *names, Sender *sender)
         result = -1;
     } else if (PyCFunction_Check(send_some) && PyCFunction_GET_SELF(send_some) == sock) {
         descriptor = PyObject_CallMethodNoArgs(sock, names[FILENO]);
-        sender->descriptor = descriptor == NULL ? -1 : (int)PyLong_AsLong(descriptor);
-        sender->flags = attribute_as_int(sender->transport, names[FLAGS]);
-        result = PyErr_Occurred() ? -1 : sender->descriptor >= 0;
+        result = descriptor == NULL
+                || as_int(descriptor, &sender->descriptor) < 0
+                || attribute_as_int(sender->transport, names[FLAGS], &sender->flags) < 0
+            ? -1
+            : sender->descriptor >= 0;
     }
     Py_XDECREF(descriptor);
     Py_XDECREF(send_some);
@@ -769,11 +778,26 @@ send_batch(const Broadcast *broadcast, Sender *senders, int count)
     Py_END_ALLOW_THREADS
 }
 
-/* Book what was sent, or what failed, and release the locks. Returns -1 with an exception. */
-static int
-book_batch(Broadcast *broadcast, Sender *senders, int count, int failed)
+/* An exception that waits for its time: nothing may be called while it is set. */
+typedef struct {
+    PyObject *type, *value, *traceback;
+} Failure;
+
+/* Keep the exception that is set; of several, the first. */
+static void
+keep_failure(Failure *failure)
 {
-    int i, bad = 0;
+    if (failure->type == NULL)
+        PyErr_Fetch(&failure->type, &failure->value, &failure->traceback);
+    else
+        PyErr_Clear();
+}
+
+/* Book what was sent, or what failed, and release the locks. */
+static void
+book_batch(Broadcast *broadcast, Sender *senders, int count, int failed, Failure *failure)
+{
+    int i;
 
     for (i = 0; i < count; i++) {
         PyObject *result;
@@ -782,33 +806,30 @@ book_batch(Broadcast *broadcast, Sender *senders, int count, int failed)
         if (senders[i].lock == NULL || has_failed(&senders[i]) != failed)
             continue;
         result = book(broadcast->names, &senders[i], broadcast->block);
-        bad |= add_result(broadcast, senders[i].connection, result) < 0;
-        bad |= close_sender(broadcast->names, &senders[i]) < 0;
+        if (add_result(broadcast, senders[i].connection, result) < 0)
+            keep_failure(failure);
+        if (close_sender(broadcast->names, &senders[i]) < 0)
+            keep_failure(failure);
     }
-    return bad ? -1 : 0;
 }
 
 /* Returns -1 with the first exception that there was, else 0. */
 static int
 broadcast_batch(Broadcast *broadcast, PyObject *const *connections, int size)
 {
-    PyObject *type, *value, *traceback;
+    Failure failure = {NULL, NULL, NULL};
     Sender senders[BATCH];
-    int i, count = 0, result = open_batch(broadcast, connections, size, senders, &count);
+    int count = 0;
 
-    PyErr_Fetch(&type, &value, &traceback);
+    if (open_batch(broadcast, connections, size, senders, &count) < 0)
+        keep_failure(&failure);
     send_batch(broadcast, senders, count);
-    for (i = 0; i < 2; i++) {
-        if (book_batch(broadcast, senders, count, i) == 0)
-            continue;
-        if (result == 0)
-            PyErr_Fetch(&type, &value, &traceback);
-        else
-            PyErr_Clear();
-        result = -1;
-    }
-    PyErr_Restore(type, value, traceback);
-    return result;
+    book_batch(broadcast, senders, count, 0, &failure);
+    book_batch(broadcast, senders, count, 1, &failure);
+    if (failure.type == NULL)
+        return 0;
+    PyErr_Restore(failure.type, failure.value, failure.traceback);
+    return -1;
 }
 
 PyDoc_STRVAR(try_send_all_doc,
