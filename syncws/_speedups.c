@@ -8,21 +8,15 @@
  * another thread writes to meanwhile is copied partly before and partly after; it stays where it is as
  * long as the call takes.
  *
- * The GIL is released while frames are handed to the kernel, else never: to mask a mebibyte takes some
- * 40 µs, but to get the GIL back while another thread computes takes a switch interval, 5 ms, which
- * was measured to cost 19 parts in 20.
+ * The GIL is never released: a mebibyte takes some 40 µs, but to get the GIL back while another
+ * thread computes takes a switch interval, 5 ms, which was measured to cost 19 parts in 20.
  */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include <errno.h>
 #include <stdint.h>
 #include <string.h>
-
-#ifndef MS_WINDOWS
-#include <sys/socket.h>
-#endif
 
 #define MASK 0x80
 #define LENGTH_BITS 0x7F
@@ -381,19 +375,18 @@ append_result(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t cou
     Py_RETURN_NONE;
 }
 
-/* The attributes and methods that try_send() and try_send_all() use, interned. */
+/* The attributes and methods that try_send() uses, interned. */
 enum {
-    ACQUIRE, ADOPT, AT_REST, AWAITED, BEGUN, BREAK_OUTPUT, COUNTS, FILENO, FLAGS, OUTBOUND_LOCK, OUTBOX,
-    RELEASE, SENDS, SEND_SOME, SENT_BYTES, SENT_MESSAGES, SETTLED, SOCK, TRANSPORT, NAME_COUNT
+    ACQUIRE, ADOPT, AT_REST, AWAITED, BEGUN, BREAK_OUTPUT, COUNTS, FLAGS, OUTBOUND_LOCK, OUTBOX,
+    RELEASE, SENDS, SEND_SOME, SENT_BYTES, SENT_MESSAGES, SETTLED, TRANSPORT, NAME_COUNT
 };
 
 static const char *const name_texts[NAME_COUNT] = {
     [ACQUIRE] = "acquire", [ADOPT] = "_adopt", [AT_REST] = "_at_rest", [AWAITED] = "awaited",
-    [BEGUN] = "_begun", [BREAK_OUTPUT] = "_break_output", [COUNTS] = "_counts", [FILENO] = "fileno", [FLAGS] = "flags",
+    [BEGUN] = "_begun", [BREAK_OUTPUT] = "_break_output", [COUNTS] = "_counts", [FLAGS] = "flags",
     [OUTBOUND_LOCK] = "_outbound_lock", [OUTBOX] = "_outbox", [RELEASE] = "release",
     [SENDS] = "sends", [SEND_SOME] = "send_some", [SENT_BYTES] = "sent_bytes",
-    [SENT_MESSAGES] = "_sent_messages", [SETTLED] = "settled", [SOCK] = "sock",
-    [TRANSPORT] = "_transport",
+    [SENT_MESSAGES] = "_sent_messages", [SETTLED] = "settled", [TRANSPORT] = "_transport",
 };
 
 typedef struct {
@@ -414,22 +407,152 @@ attribute_is(PyObject *owner, PyObject *name, PyObject *expected)
 
 /* Add to an attribute that is a number. Returns -1 with an exception, else 0. */
 static int
-add_to(PyObject *owner, PyObject *name, Py_ssize_t amount)
+add_to(PyObject *owner, PyObject *name, PyObject *amount)
 {
-    PyObject *value = PyObject_GetAttr(owner, name), *number, *sum = NULL;
+    PyObject *value = PyObject_GetAttr(owner, name), *sum;
     int result;
 
     if (value == NULL)
         return -1;
-    number = PyLong_FromSsize_t(amount);
-    if (number != NULL)
-        sum = PyNumber_Add(value, number);
+    sum = PyNumber_Add(value, amount);
     Py_DECREF(value);
-    Py_XDECREF(number);
     if (sum == NULL)
         return -1;
     result = PyObject_SetAttr(owner, name, sum);
     Py_DECREF(sum);
+    return result;
+}
+
+static int
+increment(PyObject *owner, PyObject *name)
+{
+    PyObject *one = PyLong_FromLong(1);
+    int result = one == NULL ? -1 : add_to(owner, name, one);
+
+    Py_XDECREF(one);
+    return result;
+}
+
+/* What try_send() has at hand. */
+typedef struct {
+    PyObject *const *names;
+    PyObject *connection, *block, *outbox, *transport;
+} Sender;
+
+/* The socket's send(), as the transport has it. Returns a new reference, or NULL. */
+static PyObject *
+call_send(const Sender *sender)
+{
+    PyObject *flags = PyObject_GetAttr(sender->transport, sender->names[FLAGS]);
+    PyObject *args[3] = {sender->transport, sender->block, flags}, *sent;
+
+    if (flags == NULL)
+        return NULL;
+    sent = PyObject_GetAttr(sender->transport, sender->names[SEND_SOME]);
+    if (sent != NULL) {
+        PyObject *send_some = sent;
+
+        sent = PyObject_Vectorcall(send_some, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        Py_DECREF(send_some);
+    }
+    Py_DECREF(flags);
+    return sent;
+}
+
+/* Leave the rest of a block to the outbox: what Outbox.send_block() does. New reference or NULL. */
+static PyObject *
+leave_rest(const Sender *sender, PyObject *sent)
+{
+    PyObject *const *names = sender->names;
+    PyObject *counts = PyObject_GetAttr(sender->outbox, names[COUNTS]);
+    int failed = counts == NULL
+        || PyObject_SetAttr(sender->connection, names[AT_REST], Py_False) < 0
+        || PyList_SetSlice(counts, 0, PyList_GET_SIZE(counts), NULL) < 0
+        || PyList_Append(counts, sent) < 0
+        || PyObject_SetAttr(sender->outbox, names[BEGUN], sender->block) < 0
+        || PyObject_SetAttr(sender->outbox, names[SETTLED], Py_False) < 0;
+
+    Py_XDECREF(counts);
+    /* From here on any thread that flushes goes on with it, wherever an exception hits. */
+    return failed ? NULL : PyObject_CallMethodNoArgs(sender->outbox, names[ADOPT]);
+}
+
+/* Nothing was sent. Returns False as a new reference, or NULL. */
+static PyObject *
+handle_error(const Sender *sender)
+{
+    PyObject *type, *value, *traceback, *result;
+
+    if (!PyErr_ExceptionMatches(PyExc_OSError))
+        return NULL;
+    if (PyErr_ExceptionMatches(PyExc_BlockingIOError)) {
+        PyErr_Clear(); /* whoever tries again finds the same, and waits */
+        Py_RETURN_FALSE;
+    }
+    /* The kernel tells an error once: who tries again would see another one. */
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    result = PyObject_SetAttr(sender->connection, sender->names[AT_REST], Py_False) < 0
+        ? NULL
+        : PyObject_CallMethodOneArg(sender->connection, sender->names[BREAK_OUTPUT], value);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    if (result == NULL)
+        return NULL;
+    Py_DECREF(result);
+    Py_RETURN_FALSE;
+}
+
+/* Under the outbound lock: True, False or what waits, as a new reference; or NULL. */
+static PyObject *
+send_at_rest(const Sender *sender)
+{
+    PyObject *const *names = sender->names;
+    PyObject *sent = call_send(sender), *result = NULL;
+    Py_ssize_t size;
+
+    if (sent == NULL)
+        return handle_error(sender);
+    size = PyLong_AsSsize_t(sent);
+    if (size == -1 && PyErr_Occurred()) {
+        Py_DECREF(sent);
+        return NULL;
+    }
+    /* What keeps the stream whole comes first, statistics then. */
+    if (size < PyBytes_GET_SIZE(sender->block)) {
+        result = leave_rest(sender, sent);
+    } else if (add_to(sender->outbox, names[SENT_BYTES], sent) == 0) {
+        result = Py_True;
+        Py_INCREF(result);
+    }
+    Py_DECREF(sent);
+    if (result != NULL
+        && (increment(sender->connection, names[SENT_MESSAGES]) < 0
+            || increment(sender->transport, names[SENDS]) < 0))
+        Py_CLEAR(result);
+    return result;
+}
+
+/* As send_at_rest(), if the connection is at rest, else False. */
+static PyObject *
+send_if_at_rest(PyObject *const *names, PyObject *connection, PyObject *block)
+{
+    Sender sender = {names, connection, block, NULL, NULL};
+    PyObject *result = NULL;
+    int at_rest = attribute_is(connection, names[AT_REST], Py_True);
+
+    if (at_rest < 0)
+        return NULL;
+    if (!at_rest)
+        Py_RETURN_FALSE;
+    sender.outbox = PyObject_GetAttr(connection, names[OUTBOX]);
+    if (sender.outbox != NULL)
+        sender.transport = PyObject_GetAttr(sender.outbox, names[TRANSPORT]);
+    if (sender.transport != NULL)
+        result = send_at_rest(&sender);
+    Py_XDECREF(sender.transport);
+    Py_XDECREF(sender.outbox);
     return result;
 }
 
@@ -466,219 +589,6 @@ release(PyObject *const *names, PyObject *lock)
     return 0;
 }
 
-/* A connection that a frame is sent to, from when its lock was taken until that is released. */
-typedef struct {
-    PyObject *connection, *lock, *outbox, *transport;
-    Py_ssize_t sent; /* bytes that the socket took; -1 for none */
-    int descriptor, flags, error; /* arguments of send(), and errno if it failed */
-} Sender;
-
-static void
-clear_sender(Sender *sender)
-{
-    Py_CLEAR(sender->lock);
-    Py_CLEAR(sender->outbox);
-    Py_CLEAR(sender->transport);
-}
-
-/* Release the lock. Returns -1 with an exception, else 0. */
-static int
-close_sender(PyObject *const *names, Sender *sender)
-{
-    int result = release(names, sender->lock);
-
-    clear_sender(sender);
-    return result;
-}
-
-/* Convert a number. Returns -1 with an exception, else 0. */
-static int
-as_int(PyObject *number, int *result)
-{
-    *result = (int)PyLong_AsLong(number);
-    return *result == -1 && PyErr_Occurred() ? -1 : 0;
-}
-
-static int
-attribute_as_int(PyObject *owner, PyObject *name, int *result)
-{
-    PyObject *value = PyObject_GetAttr(owner, name);
-    int failed;
-
-    if (value == NULL)
-        return -1;
-    failed = as_int(value, result);
-    Py_DECREF(value);
-    return failed;
-}
-
-/* Find the arguments of send(). Returns -1 with an exception, else whether it is all that there is
-   to sending: not if the transport does it in another way, or the socket is closed. */
-static int
-find_socket(PyObject *const *names, Sender *sender)
-{
-    PyObject *sock = PyObject_GetAttr(sender->transport, names[SOCK]);
-    PyObject *send_some = sock == NULL ? NULL : PyObject_GetAttr(sender->transport, names[SEND_SOME]);
-    PyObject *descriptor = NULL;
-    int result = 0;
-
-    if (send_some == NULL) {
-        result = -1;
-    } else if (PyCFunction_Check(send_some) && PyCFunction_GET_SELF(send_some) == sock) {
-        descriptor = PyObject_CallMethodNoArgs(sock, names[FILENO]);
-        result = descriptor == NULL
-                || as_int(descriptor, &sender->descriptor) < 0
-                || attribute_as_int(sender->transport, names[FLAGS], &sender->flags) < 0
-            ? -1
-            : sender->descriptor >= 0;
-    }
-    Py_XDECREF(descriptor);
-    Py_XDECREF(send_some);
-    Py_XDECREF(sock);
-    return result;
-}
-
-/* Under the lock. Returns -1 with an exception, else whether the connection is at rest. */
-static int
-find_parts(PyObject *const *names, Sender *sender)
-{
-    int at_rest = attribute_is(sender->connection, names[AT_REST], Py_True);
-
-    if (at_rest != 1)
-        return at_rest;
-    sender->outbox = PyObject_GetAttr(sender->connection, names[OUTBOX]);
-    if (sender->outbox != NULL)
-        sender->transport = PyObject_GetAttr(sender->outbox, names[TRANSPORT]);
-    return sender->transport == NULL ? -1 : find_socket(names, sender);
-}
-
-/* Take the lock of a connection that is at rest. Returns -1 with an exception, else whether it was
-   taken. */
-static int
-open_sender(PyObject *const *names, PyObject *connection, Sender *sender)
-{
-    int free;
-
-    memset(sender, 0, sizeof *sender);
-    sender->connection = connection;
-    /* The service thread is about to take the lock, and locks are not fair. */
-    free = attribute_is(connection, names[AWAITED], Py_False);
-    if (free == 1) {
-        sender->lock = PyObject_GetAttr(connection, names[OUTBOUND_LOCK]);
-        free = sender->lock == NULL ? -1 : acquire(names, sender->lock);
-    }
-    if (free == 1) {
-        free = find_parts(names, sender);
-        if (free != 1 && release(names, sender->lock) < 0)
-            free = -1;
-    }
-    if (free != 1)
-        clear_sender(sender);
-    return free;
-}
-
-/* Hand a frame to the socket; without the GIL. On Windows no connection is at rest, and nothing
-   gets here. */
-static void
-send_block(Sender *sender, const char *data, size_t size)
-{
-#ifdef MS_WINDOWS
-    (void)data, (void)size;
-    sender->sent = -1;
-    sender->error = EAGAIN;
-#else
-    do {
-        sender->sent = send(sender->descriptor, data, size, sender->flags);
-        sender->error = sender->sent < 0 ? errno : 0;
-    } while (sender->error == EINTR);
-#endif
-}
-
-/* Leave the rest of a block to the outbox: what Outbox.send_block() does. New reference or NULL. */
-static PyObject *
-leave_rest(PyObject *const *names, const Sender *sender, PyObject *block)
-{
-    PyObject *counts = PyObject_GetAttr(sender->outbox, names[COUNTS]);
-    PyObject *sent = PyLong_FromSsize_t(sender->sent);
-    int failed = counts == NULL || sent == NULL
-        || PyObject_SetAttr(sender->connection, names[AT_REST], Py_False) < 0
-        || PyList_SetSlice(counts, 0, PyList_GET_SIZE(counts), NULL) < 0
-        || PyList_Append(counts, sent) < 0
-        || PyObject_SetAttr(sender->outbox, names[BEGUN], block) < 0
-        || PyObject_SetAttr(sender->outbox, names[SETTLED], Py_False) < 0;
-
-    Py_XDECREF(counts);
-    Py_XDECREF(sent);
-    /* From here on any thread that flushes goes on with it, wherever an exception hits. */
-    return failed ? NULL : PyObject_CallMethodNoArgs(sender->outbox, names[ADOPT]);
-}
-
-/* The socket failed. Returns False as a new reference, or NULL. */
-static PyObject *
-book_error(PyObject *const *names, const Sender *sender)
-{
-    PyObject *type, *error, *traceback, *result = NULL;
-
-    errno = sender->error;
-    PyErr_SetFromErrno(PyExc_OSError);
-    PyErr_Fetch(&type, &error, &traceback);
-    PyErr_NormalizeException(&type, &error, &traceback);
-    if (PyObject_SetAttr(sender->connection, names[AT_REST], Py_False) == 0)
-        result = PyObject_CallMethodOneArg(sender->connection, names[BREAK_OUTPUT], error);
-    Py_XDECREF(type);
-    Py_XDECREF(error);
-    Py_XDECREF(traceback);
-    if (result == NULL)
-        return NULL;
-    Py_DECREF(result);
-    Py_RETURN_FALSE;
-}
-
-/* Whether the socket failed, not just took nothing. */
-static int
-has_failed(const Sender *sender)
-{
-    return sender->sent < 0 && sender->error != EAGAIN && sender->error != EWOULDBLOCK;
-}
-
-/* Note what became of a frame. Returns True, False or what waits of it, as a new reference; or
-   NULL. */
-static PyObject *
-book(PyObject *const *names, const Sender *sender, PyObject *block)
-{
-    PyObject *result = NULL;
-
-    if (has_failed(sender))
-        return book_error(names, sender);
-    if (sender->sent < 0)
-        Py_RETURN_FALSE; /* whoever tries again finds the same, and waits */
-    /* What keeps the stream whole comes first, statistics then. */
-    if (sender->sent < PyBytes_GET_SIZE(block)) {
-        result = leave_rest(names, sender, block);
-    } else if (add_to(sender->outbox, names[SENT_BYTES], sender->sent) == 0) {
-        result = Py_True;
-        Py_INCREF(result);
-    }
-    if (result != NULL
-        && (add_to(sender->connection, names[SENT_MESSAGES], 1) < 0
-            || add_to(sender->transport, names[SENDS], 1) < 0))
-        Py_CLEAR(result);
-    return result;
-}
-
-/* The arguments of both functions. Returns 0 with an exception. */
-static int
-check_arguments(const char *name, PyObject *const *args, Py_ssize_t count)
-{
-    if (!check_count(name, count, 2))
-        return 0;
-    if (!PyBytes_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "the frame must be bytes");
-        return 0;
-    }
-    return 1;
-}
-
 PyDoc_STRVAR(try_send_doc,
 "try_send(connection, block, /)\n--\n\n"
 "Send a frame if that can be done at once; see syncws/speedups.py.");
@@ -687,180 +597,34 @@ static PyObject *
 try_send(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     PyObject *const *names = ((State *)PyModule_GetState(module))->names;
-    PyObject *result;
-    Sender sender;
-    int opened;
+    PyObject *lock, *result;
+    int free;
 
-    if (!check_arguments("try_send", args, count))
+    if (!check_count("try_send", count, 2))
         return NULL;
-    opened = open_sender(names, args[0], &sender);
-    if (opened < 0)
+    if (!PyBytes_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "the frame must be bytes");
         return NULL;
-    if (!opened)
+    }
+    /* The service thread is about to take the lock, and locks are not fair. */
+    free = attribute_is(args[0], names[AWAITED], Py_False);
+    if (free < 0)
+        return NULL;
+    if (!free)
         Py_RETURN_FALSE;
-    Py_BEGIN_ALLOW_THREADS
-    send_block(&sender, PyBytes_AS_STRING(args[1]), (size_t)PyBytes_GET_SIZE(args[1]));
-    Py_END_ALLOW_THREADS
-    result = book(names, &sender, args[1]);
-    if (close_sender(names, &sender) < 0)
-        Py_CLEAR(result);
-    return result;
-}
-
-/* How many connections a broadcast sends to before it releases the lock of the first: enough to
-   keep ahead of clients that get the messages, few enough for others to wait 0.3 ms at most. */
-#define BATCH 64
-
-typedef struct {
-    PyObject *const *names;
-    PyObject *block;
-    PyObject *rest; /* list of (connection, False or what waits) */
-    Py_ssize_t sent; /* connections */
-} Broadcast;
-
-/* Count a connection as sent, or append it to the rest. Takes over the result, which may be NULL.
-   Returns -1 with an exception, else 0. */
-static int
-add_result(Broadcast *broadcast, PyObject *connection, PyObject *result)
-{
-    PyObject *pair;
-    int failed;
-
-    if (result == Py_True) {
-        Py_DECREF(result);
-        broadcast->sent++;
-        return 0;
-    }
-    if (result == NULL)
-        return -1;
-    pair = PyTuple_Pack(2, connection, result);
-    Py_DECREF(result);
-    failed = pair == NULL || PyList_Append(broadcast->rest, pair) < 0;
-    Py_XDECREF(pair);
-    return failed ? -1 : 0;
-}
-
-/* Take the locks of those that are at rest; the others are part of the rest. Returns -1 with
-   an exception, else 0. */
-static int
-open_batch(Broadcast *broadcast, PyObject *const *connections, int size, Sender *senders, int *count)
-{
-    int i;
-
-    for (i = 0; i < size; i++) {
-        int opened = open_sender(broadcast->names, connections[i], &senders[*count]);
-
-        if (opened < 0)
-            return -1;
-        if (opened == 1) {
-            ++*count;
-        } else {
-            Py_INCREF(Py_False);
-            if (add_result(broadcast, connections[i], Py_False) < 0)
-                return -1;
-        }
-    }
-    return 0;
-}
-
-/* Nothing else is done here: a client for which the next message is there when it has read one is
-   not waiting, and needs not be woken. */
-static void
-send_batch(const Broadcast *broadcast, Sender *senders, int count)
-{
-    const char *data = PyBytes_AS_STRING(broadcast->block);
-    size_t size = (size_t)PyBytes_GET_SIZE(broadcast->block);
-    int i;
-
-    Py_BEGIN_ALLOW_THREADS
-    for (i = 0; i < count; i++)
-        send_block(&senders[i], data, size);
-    Py_END_ALLOW_THREADS
-}
-
-/* An exception that waits for its time: nothing may be called while it is set. */
-typedef struct {
-    PyObject *type, *value, *traceback;
-} Failure;
-
-/* Keep the exception that is set; of several, the first. */
-static void
-keep_failure(Failure *failure)
-{
-    if (failure->type == NULL)
-        PyErr_Fetch(&failure->type, &failure->value, &failure->traceback);
-    else
-        PyErr_Clear();
-}
-
-/* Book what was sent, or what failed, and release the locks. */
-static void
-book_batch(Broadcast *broadcast, Sender *senders, int count, int failed, Failure *failure)
-{
-    int i;
-
-    for (i = 0; i < count; i++) {
-        PyObject *result;
-
-        /* Who deals with an error may take other locks: it has its own one alone, at the end. */
-        if (senders[i].lock == NULL || has_failed(&senders[i]) != failed)
-            continue;
-        result = book(broadcast->names, &senders[i], broadcast->block);
-        if (add_result(broadcast, senders[i].connection, result) < 0)
-            keep_failure(failure);
-        if (close_sender(broadcast->names, &senders[i]) < 0)
-            keep_failure(failure);
-    }
-}
-
-/* Returns -1 with the first exception that there was, else 0. */
-static int
-broadcast_batch(Broadcast *broadcast, PyObject *const *connections, int size)
-{
-    Failure failure = {NULL, NULL, NULL};
-    Sender senders[BATCH];
-    int count = 0;
-
-    if (open_batch(broadcast, connections, size, senders, &count) < 0)
-        keep_failure(&failure);
-    send_batch(broadcast, senders, count);
-    book_batch(broadcast, senders, count, 0, &failure);
-    book_batch(broadcast, senders, count, 1, &failure);
-    if (failure.type == NULL)
-        return 0;
-    PyErr_Restore(failure.type, failure.value, failure.traceback);
-    return -1;
-}
-
-PyDoc_STRVAR(try_send_all_doc,
-"try_send_all(connections, block, /)\n--\n\n"
-"Send a frame to all for which it can be done at once; see syncws/speedups.py.");
-
-static PyObject *
-try_send_all(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    Broadcast broadcast = {((State *)PyModule_GetState(module))->names, NULL, NULL, 0};
-    PyObject *const *connections, *result = NULL;
-    Py_ssize_t i, size;
-
-    if (!check_arguments("try_send_all", args, count))
+    lock = PyObject_GetAttr(args[0], names[OUTBOUND_LOCK]);
+    if (lock == NULL)
         return NULL;
-    if (!PyTuple_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "the connections must be a tuple");
-        return NULL;
+    free = acquire(names, lock);
+    if (free == 1) {
+        result = send_if_at_rest(names, args[0], args[1]);
+        if (release(names, lock) < 0)
+            Py_CLEAR(result);
+    } else {
+        result = free < 0 ? NULL : Py_False;
+        Py_XINCREF(result);
     }
-    connections = &PyTuple_GET_ITEM(args[0], 0);
-    size = PyTuple_GET_SIZE(args[0]);
-    broadcast.block = args[1];
-    broadcast.rest = PyList_New(0);
-    if (broadcast.rest == NULL)
-        return NULL;
-    for (i = 0; i < size; i += BATCH)
-        if (broadcast_batch(&broadcast, connections + i, (int)Py_MIN(BATCH, size - i)) < 0)
-            goto done;
-    result = Py_BuildValue("nO", broadcast.sent, broadcast.rest);
-done:
-    Py_DECREF(broadcast.rest);
+    Py_DECREF(lock);
     return result;
 }
 
@@ -896,7 +660,6 @@ static PyMethodDef methods[] = {
     {"message_block", (PyCFunction)(void (*)(void))message_block, METH_FASTCALL,
      message_block_doc},
     {"try_send", (PyCFunction)(void (*)(void))try_send, METH_FASTCALL, try_send_doc},
-    {"try_send_all", (PyCFunction)(void (*)(void))try_send_all, METH_FASTCALL, try_send_all_doc},
     {"whole_message", (PyCFunction)(void (*)(void))whole_message, METH_FASTCALL,
      whole_message_doc},
     {NULL, NULL, 0, NULL},

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple, Optional
+from typing import Literal, NamedTuple, Optional
 
 from .connection import Connection
 from .exceptions import ConnectionClosed
 from .opcodes import Close, CloseCode, Opcode
 from .sending import BytesLike, DataLike, Offer, SharedMessage
-from .speedups import message_block, try_send_all
+from .speedups import message_block, try_send
 from .transport import JOIN_LIMIT
 
 __all__ = ["BroadcastResult", "broadcast"]
@@ -75,14 +75,10 @@ def broadcast(
     full = []
     block = message_block(shared.data, shared.is_text, JOIN_LIMIT)
     sent = 0
-    rest: list[tuple[Connection, Any]]
-    if block is None:
-        rest = [(connection, False) for connection in connections]
-    else:
-        sent, rest = try_send_all(tuple(connections), block)
-    for connection, waits in rest:
-        if waits is False and block is not None:
-            waits = connection.try_block(block, collect=False)
+    for connection in connections:
+        waits = block is not None and (
+            try_send(connection, block) or connection.try_block(block, collect=False)
+        )
         if waits is True:
             sent += 1
             continue

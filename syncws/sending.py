@@ -626,12 +626,11 @@ class Sending:
         with self._outbound_lock:
             if data not in self._pings:
                 return  # RFC 6455 §5.5.3: a pong may come unasked
+            self.latency = time.monotonic() - self._pings[data].sent_at
             # §5.5.3: it may answer only the latest of several pings.
             payloads = list(self._pings)
             for payload in payloads[: payloads.index(data) + 1]:
-                waiter = self._pings.pop(payload)
-                waiter.set()
-            self.latency = time.monotonic() - waiter.sent_at
+                self._pings.pop(payload).set()
 
     # Close frames (RFC 6455 §5.5.1)
 

@@ -18,11 +18,9 @@ __all__ = [
     "python_apply_mask",
     "python_message_block",
     "python_try_send",
-    "python_try_send_all",
     "python_whole_frame",
     "python_whole_message",
     "try_send",
-    "try_send_all",
     "whole_frame",
     "whole_message",
 ]
@@ -172,21 +170,6 @@ def python_try_send(connection: Any, block: bytes) -> Any:
     return False
 
 
-def python_try_send_all(
-    connections: tuple[Any, ...], block: bytes
-) -> tuple[int, list[tuple[Any, Any]]]:
-    """
-    Do what ``try_send()`` does for all of them, some dozens at a time.
-
-    Of these, it takes the locks that are free; then it sends to all; then it books that. No lock
-    is waited for while others are held.
-
-    Returns:
-        To how many it was sent; and each of the others, with what ``try_send()`` returns.
-    """
-    return 0, [(connection, False) for connection in connections]
-
-
 # Same promises, in C or in Python; what apply_mask() promises is in masking.py.
 apply_mask: Callable[[Union[bytes, bytearray, memoryview], bytes], bytes] = python_apply_mask
 whole_frame: Callable[[bytes, int, int, bytes], Optional[tuple[int, bytes, int]]] = (
@@ -198,9 +181,6 @@ whole_message: Callable[[bytes, int, int, int], Optional[tuple[bytes, Optional[s
 message_block: Callable[[Any, Optional[bool], int], Optional[bytes]] = python_message_block
 append_result: Callable[..., None] = python_append_result
 try_send: Callable[[Any, bytes], Any] = python_try_send
-try_send_all: Callable[[tuple[Any, ...], bytes], tuple[int, list[tuple[Any, Any]]]] = (
-    python_try_send_all
-)
 SPEEDUPS = False
 
 if not os.environ.get("SYNCWS_PURE_PYTHON"):
@@ -210,7 +190,6 @@ if not os.environ.get("SYNCWS_PURE_PYTHON"):
             apply_mask,
             message_block,
             try_send,
-            try_send_all,
             whole_frame,
             whole_message,
         )

@@ -51,7 +51,6 @@ Received = Union[list[bytes], "collections.deque[bytes]"]
 _DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 _USER_TIMEOUT: Optional[int] = getattr(socket, "TCP_USER_TIMEOUT", None)
 _NOSIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))
-_SEND_FLAGS = _DONTWAIT | _NOSIGNAL
 
 
 def wait_for(sock: socket.socket, write: bool, timeout: Optional[float]) -> bool:
@@ -134,7 +133,7 @@ class Transport:
         self._takes_options = not tuned and is_tcp(sock)
         if self._takes_options:
             _set_option(sock, socket.TCP_NODELAY, 1)
-        self.flags = _NOSIGNAL if portable else _SEND_FLAGS
+        self.flags = (0 if portable else _DONTWAIT) | _NOSIGNAL
         self._read_flags = 0 if portable else _DONTWAIT
         self._sendmsg = getattr(sock, "sendmsg", None)
         self.send_some = sock.send

@@ -102,6 +102,8 @@ def test_metrics_are_exact_after_known_traffic():
             second.recv(timeout=PATIENCE)
             second.close(3001)
             assert wait_until(lambda: server.stats()["total"] == 1)
+            # A message is counted when the system call that sends it has returned.
+            assert wait_until(lambda: server.stats()["messages_sent"] == 4)
             metrics = collected(server)
             stats = server.stats()
     assert metrics == {

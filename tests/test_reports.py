@@ -51,8 +51,8 @@ def test_counts_are_those_of_live_and_ended_connections(plain):
         with plain.connect(server, compression=None) as one:
             one.send(b"12345")
             assert one.recv(PATIENCE) == b"12345"
-            # Bytes are counted when the system call that sends them has returned.
-            assert wait_until(lambda: server.stats()["bytes_sent"])
+            # A message is counted, after its bytes, when the call that sends it has returned.
+            assert wait_until(lambda: server.stats()["messages_sent"])
             live = server.stats()
         assert wait_until(lambda: counts(server) == (0, 0))
         with plain.connect(server, compression=None) as other:

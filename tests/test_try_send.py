@@ -15,15 +15,15 @@ from conftest import wait_until
 from links import PATIENCE
 from peers import Task
 
-from syncws import ConnectionClosed, Opcode, broadcast, connect, serve
-from syncws.speedups import python_message_block, python_try_send, python_try_send_all
+from syncws import ConnectionClosed, Opcode, serve
+from syncws.speedups import python_message_block, python_try_send
 from syncws.testing import pair, raw_client
 
 # Looked for even where SYNCWS_PURE_PYTHON has the library do without it.
 if importlib.util.find_spec("syncws._speedups") is None:
     pytest.skip("the C module was not built", allow_module_level=True)
 
-from syncws._speedups import try_send, try_send_all
+from syncws._speedups import try_send
 
 HELLO = python_message_block("hello", None, 100)
 
@@ -31,6 +31,11 @@ HELLO = python_message_block("hello", None, 100)
 def is_at_rest(connection):
     """Whether it would send at once, and the service thread leaves it alone."""
     return connection._at_rest and connection.idle(time.monotonic()) and not connection.awaited
+
+
+def is_free(connection):
+    """Whether nobody keeps the lock: the service thread may have it for a moment."""
+    return wait_until(lambda: not connection._outbound_lock.locked())
 
 
 @contextlib.contextmanager
@@ -136,184 +141,21 @@ def test_an_error_of_the_socket_is_the_one_that_the_kernel_told_first():
     assert [type(cause) for cause in causes] == [ConnectionResetError]
 
 
-@pytest.mark.parametrize("function", [try_send, try_send_all])
 @pytest.mark.parametrize("arguments", [(), (1,), (1, b"", 2)])
-def test_the_number_of_arguments_is_checked(function, arguments):
-    with pytest.raises(TypeError, match=rf"^{function.__name__}\(\) takes 2 arguments"):
-        function(*arguments)
+def test_the_number_of_arguments_is_checked(arguments):
+    with pytest.raises(TypeError, match=r"^try_send\(\) takes 2 arguments"):
+        try_send(*arguments)
 
 
 def test_a_frame_is_bytes():
     with at_rest() as (server, _):
         with pytest.raises(TypeError, match=r"^the frame must be bytes$"):
             try_send(server, "hello")
-        with pytest.raises(TypeError, match=r"^the frame must be bytes$"):
-            try_send_all((server,), "hello")
-
-
-def test_connections_are_a_tuple():
-    with pytest.raises(TypeError, match=r"^the connections must be a tuple$"):
-        try_send_all([], HELLO)
 
 
 def test_what_is_no_connection_is_an_error():
     with pytest.raises(AttributeError, match="awaited"):
         try_send(object(), HELLO)
-
-
-def test_a_transport_that_sends_in_another_way_is_left_to_others():
-    with at_rest() as (server, client):
-        server._transport.send_some = lambda data, flags: 1 / 0
-        assert try_send(server, HELLO) is False
-        del server._transport.send_some
-        with pytest.raises(AttributeError, match="send_some"):
-            try_send(server, HELLO)
-        server._transport.send_some = server._transport.sock.send
-        assert try_send(server, HELLO) is True
-        assert client.recv(PATIENCE) == "hello"
-
-
-def test_a_closed_socket_is_left_to_others():
-    with at_rest() as (server, _):
-        sock = server._transport.sock
-        server._transport.sock = socket.socket()
-        server._transport.send_some = server._transport.sock.send
-        server._transport.sock.close()
-        assert try_send(server, HELLO) is False
-        server._transport.sock, server._transport.send_some = sock, sock.send
-
-
-# To many
-
-
-@contextlib.contextmanager
-def many_at_rest(count):
-    """Some connections of a server, in the order of their clients."""
-    with serve(list, "localhost", 0, compression=None).start() as server:
-        address = f"ws://localhost:{server.server_address[1]}"
-        with contextlib.ExitStack() as stack:
-            clients = [
-                stack.enter_context(connect(address, compression=None)) for _ in range(count)
-            ]
-            ports = [client.local_address[1] for client in clients]
-            assert wait_until(lambda: len(server.connections) == count)
-            connections = sorted(
-                server.connections, key=lambda each: ports.index(each.remote_address[1])
-            )
-            for client in clients:
-                client.ping().wait(PATIENCE)
-            assert wait_until(lambda: all(map(is_at_rest, connections)))
-            yield connections, clients
-
-
-def is_free(connection):
-    """Whether nobody keeps the lock: the service thread may have it for a moment."""
-    return wait_until(lambda: not connection._outbound_lock.locked())
-
-
-@pytest.mark.parametrize("count", [0, 1, 64, 65, 140])  # a batch is of 64
-def test_a_message_is_sent_to_all(count):
-    with many_at_rest(count) as (connections, clients):
-        before = [counts(connection) for connection in connections]
-        assert try_send_all(tuple(connections), HELLO) == (count, [])
-        assert [client.recv(PATIENCE) for client in clients] == ["hello"] * count
-        for connection, (messages, size, sends) in zip(connections, before):
-            assert counts(connection) == (messages + 1, size + len(HELLO), sends + 1)
-            assert is_free(connection)
-
-
-def test_those_that_are_in_use_are_left_to_others():
-    with many_at_rest(5) as (connections, clients):
-        with connections[1]._outbound_lock, connections[3].cork():
-            rest = [(connections[1], False), (connections[3], False)]
-            assert try_send_all(tuple(connections), HELLO) == (3, rest)
-        for client in clients[::2]:
-            assert client.recv(PATIENCE) == "hello"
-        for client in clients[1::2]:
-            with pytest.raises(TimeoutError):
-                client.recv(0)
-        assert all(map(is_free, connections))
-
-
-def test_a_connection_that_is_there_twice_gets_the_message_twice():
-    with many_at_rest(1) as ([connection], [client]):
-        assert try_send_all((connection, connection), HELLO) == (1, [(connection, False)])
-        assert client.recv(PATIENCE) == "hello"
-        assert broadcast([connection, connection], "hello") == (2, 0, 0, 0)
-        assert [client.recv(PATIENCE) for _ in range(2)] == ["hello"] * 2
-
-
-def test_of_some_a_part_waits():
-    with many_at_rest(3) as (connections, clients):
-        slow = connections[1]
-        slow._transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
-        block = python_message_block(b"x" * 16000, None, 16000)
-        readers = [Task(list, client) for client in (clients[0], clients[2])]
-        sent, rounds = 0, 0
-        while sent == rounds * 3:
-            count, rest = try_send_all(tuple(connections), block)
-            sent += count
-            rounds += 1
-        [(connection, waits)] = rest
-        assert connection is slow
-        assert waits is False or not waits.done
-        assert all(map(is_free, connections))
-        received = Task(list, clients[1])
-        for connection in connections:
-            connection.close()
-        for reader in readers:
-            assert reader.result(PATIENCE) == [b"x" * 16000] * rounds
-        assert received.result(PATIENCE) == [b"x" * 16000] * (rounds - (waits is False))
-
-
-@contextlib.contextmanager
-def sending_to_nobody(transport):
-    """Has a transport send into a socket whose other end is closed."""
-    sock, other = socket.socketpair()
-    other.close()
-    real, transport.sock, transport.send_some = transport.sock, sock, sock.send
-    try:
-        yield
-    finally:
-        transport.sock, transport.send_some = real, real.send
-        sock.close()
-        transport.abort()
-
-
-def test_one_that_fails_does_not_keep_the_others_from_it():
-    with many_at_rest(3) as (connections, clients):
-        broken = connections[1]
-        with sending_to_nobody(broken._transport):
-            assert try_send_all(tuple(connections), HELLO) == (2, [(broken, False)])
-        assert isinstance(broken._broken, BrokenPipeError)
-        assert not broken.is_open
-        assert [client.recv(PATIENCE) for client in clients[::2]] == ["hello"] * 2
-        assert all(map(is_free, connections))
-
-
-def test_an_exception_leaves_no_lock_and_no_message_half_booked():
-    with many_at_rest(2) as (connections, clients):
-        odd = Odd()
-        with pytest.raises(AttributeError, match="_outbox"):
-            try_send_all((connections[0], odd, connections[1]), HELLO)
-        assert is_free(odd)
-        assert all(map(is_free, connections))
-        assert clients[0].recv(PATIENCE) == "hello"
-        assert counts(connections[0])[0] == 1
-        assert counts(connections[1])[0] == 0
-
-        # While the lock of one is released, or what was sent booked.
-        broken = connections[0]
-        broken._outbox.sent_bytes = "many"
-        with pytest.raises(TypeError):
-            try_send_all(tuple(connections), HELLO)
-        broken._outbox.sent_bytes = 0
-        assert [client.recv(PATIENCE) for client in clients] == ["hello"] * 2
-        assert all(map(is_free, connections))
-
-
-def test_without_the_c_module_all_are_left_to_others():
-    assert python_try_send_all((1, 2), HELLO) == (0, [(1, False), (2, False)])
 
 
 class Odd:
@@ -340,12 +182,8 @@ def test_nothing_leaks():
             for _ in range(count):
                 assert try_send(server, HELLO) is True
                 assert client.recv(PATIENCE) == "hello"
-                assert try_send_all((server, server), HELLO) == (1, [(server, False)])
-                assert client.recv(PATIENCE) == "hello"
                 with contextlib.suppress(AttributeError):
                     try_send(Odd(), HELLO)
-                with contextlib.suppress(AttributeError):
-                    try_send_all((Odd(),), HELLO)
 
         many(50)
         tracemalloc.start()
