@@ -478,7 +478,7 @@ class TLSTransport(Transport):
             self._feed()
             parts, waiting = len(received), self._input_left()
             try:
-                while True:
+                while True:  # its end must be within the handlers, see tests/test_loops.py
                     if count >= size:
                         break
                     parts, waiting = len(received), self._input_left()
@@ -553,7 +553,7 @@ class TLSTransport(Transport):
         start = sum(counts)
         booked, waiting, record = len(counts), self._outgoing.pending, data[:0]
         try:
-            while True:
+            while True:  # its end must be within the handlers, see tests/test_loops.py
                 if not data or sum(counts) - start >= TLS_BATCH:
                     break
                 booked, waiting, record = len(counts), self._outgoing.pending, data[:TLS_RECORD]

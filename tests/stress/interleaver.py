@@ -17,7 +17,7 @@ use_paths()
 
 from interleaving import Arena, make_contexts, play_all  # noqa: E402 # it needs the path
 
-from syncws.service import service  # noqa: E402
+from syncws.service import service  # noqa: E402 # it needs the path
 
 WORKERS = 16  # plays at the same time: they mostly wait
 SETTLE = 10  # seconds until nothing of them may be left

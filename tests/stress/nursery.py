@@ -29,9 +29,9 @@ from programs import use_paths
 use_paths()
 
 from links import echo  # noqa: E402 # it needs the path
-from script_peer import make_message  # noqa: E402
+from script_peer import make_message  # noqa: E402 # it needs the path
 
-from syncws import ConnectionClosed, connect, serve  # noqa: E402
+from syncws import ConnectionClosed, connect, serve  # noqa: E402 # it needs the path
 
 # Python loads these when it connects, and loses a Ctrl-C in its code that loads modules.
 PRELOADED = (encodings.idna, encodings.unicode_escape)

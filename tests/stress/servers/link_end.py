@@ -27,7 +27,13 @@ use_paths()
 
 from links import echo  # noqa: E402 # it needs the path
 
-from syncws import ConnectionClosed, ConnectionClosedError, InvalidHandshake, connect, serve  # noqa: E402
+from syncws import (  # noqa: E402 # it needs the path
+    ConnectionClosed,
+    ConnectionClosedError,
+    InvalidHandshake,
+    connect,
+    serve,
+)
 
 # Of messages that are sent without end: what the kernel takes of one, it takes at about once.
 LARGE = 16384  # bytes
