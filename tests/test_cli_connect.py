@@ -297,6 +297,7 @@ def test_a_message_does_not_destroy_the_line_that_is_typed(terminal):
         assert session.shows("> ")
         session.type("a line")
         assert session.shows("> a line")
+        assert wait_until(lambda: connections)
         connections[0].send("news")
         # A row is made above, the message written there, and the cursor put back.
         assert session.shows("\x1b8\x1b[1B")
@@ -320,6 +321,7 @@ def test_the_end_of_the_connection_ends_the_line_that_is_typed(terminal):
         assert session.shows("> ")
         session.type("a line")
         assert session.shows("> a line")
+        assert wait_until(lambda: connections)
         connections[0].close(1001, "over")
         assert session.shows("received 1001 (going away) over; then sent 1001")
         assert session.process.wait(PATIENCE) == 0

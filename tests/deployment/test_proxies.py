@@ -222,7 +222,8 @@ def test_a_graceful_reload_leaves_connections_alone(behind, way):
 @pytest.mark.parametrize("port", ["plain", "passthrough"])
 def test_health_checks_notice_a_drain(behind, port):
     """HAProxy asks for /healthz itself; through the PROXY protocol, on its own account."""
-    with behind((HAProxy, port), ("inter 2s", "inter 100ms fastinter 100ms fall 1")) as setup:
+    # The interval is also how long a check may take.
+    with behind((HAProxy, port), ("inter 2s", "inter 1s fall 1")) as setup:
         name = "app/app1" if port == "plain" else "app_with_tls/app1"
         with setup.connect() as client:
             setup.server.close(drain=60)
