@@ -273,10 +273,16 @@ class Server(socketserver.ThreadingTCPServer):
     def _begin_serving(self) -> None:
         if not self._serving_lock.acquire(blocking=False):
             raise RuntimeError("the server is serving already")
+        _serving_servers.add(self)  # for a fork that comes before its thread does anything
+
+    def _end_serving(self) -> None:
+        try:
+            _serving_servers.discard(self)
+        finally:
+            self._serving_lock.release()
 
     def _serve(self, signals: bool = False, drain: float = 0.0) -> None:
         self._serving = threading.get_ident()
-        _serving_servers.add(self)
         try:
             with self._closing_on_signals(signals, drain):
                 if not self._closing:
@@ -285,12 +291,11 @@ class Server(socketserver.ThreadingTCPServer):
                     self._acceptor.run()
         finally:
             self._serving = None
-            _serving_servers.discard(self)
             try:
                 if self._closing:
                     self.server_close()
             finally:
-                self._serving_lock.release()
+                self._end_serving()
                 self._progress.notify()
         if self._signalled:
             self._report_running(self.wait_closed())
@@ -332,7 +337,7 @@ class Server(socketserver.ThreadingTCPServer):
         try:
             threading.Thread(target=self._serve, name="syncws-server", daemon=True).start()
         except BaseException:
-            self._serving_lock.release()
+            self._end_serving()
             raise
         return self
 
@@ -789,7 +794,7 @@ class Server(socketserver.ThreadingTCPServer):
             )
 
 
-# Servers whose accept loop runs.
+# Servers that serve, or are about to.
 _serving_servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
 

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -92,6 +93,18 @@ def test_a_server_that_serves_is_closed_in_the_child(plain):
     with plain.serve(echo).start() as server:
         said = in_child(lambda: (server.is_closing, server.fileno(), server.shutdown()))
         assert said == "(True, -1, ShutdownReport(closed=0, aborted=0, running=[]))"
+        with plain.connect(server) as client:
+            assert says(client)
+
+
+def test_a_server_whose_thread_has_not_begun_is_closed_in_the_child(plain, monkeypatch):
+    go_on = threading.Event()
+    with plain.serve(echo) as server:
+        serve = server._serve
+        monkeypatch.setattr(server, "_serve", lambda: go_on.wait(PATIENCE) and serve())
+        server.start()
+        assert in_child(lambda: (server.is_closing, server.fileno())) == "(True, -1)"
+        go_on.set()
         with plain.connect(server) as client:
             assert says(client)
 
