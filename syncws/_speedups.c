@@ -1,6 +1,6 @@
 /*
- * Optional speedups: masking (RFC 6455 §5.3), and the usual cases of decoding a frame (RFC 6455 §5.2)
- * and of sending one.
+ * Optional speedups: masking (RFC 6455 §5.3), the usual cases of decoding a frame (RFC 6455 §5.2) and
+ * of sending one, and what collects a message.
  *
  * syncws/speedups.py has the same functions in Python, and chooses between them. Nothing here
  * keeps state but interned names. What is not said to be changed is only read: any number of threads
@@ -628,6 +628,291 @@ try_send(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return result;
 }
 
+/*
+ * Collector: the payload of a message as it arrives in pieces; see syncws/collector.py.
+ *
+ * It fills the very object that is handed out, a string as long as all is ASCII: each further copy of
+ * a large message costs more for its fresh memory than for the copying.
+ */
+typedef struct {
+    PyObject_HEAD
+    int text;
+    PyObject *whole;    /* the only piece so far, just as it came, or NULL */
+    PyObject *buffer;   /* ASCII string or bytes to be filled, nobody else's, or NULL */
+    Py_ssize_t size;    /* bytes in it */
+    Py_ssize_t capacity;
+    Py_ssize_t expected; /* bytes that were announced and have not come */
+} Collector;
+
+/* Room made for what was only announced: that costs the peer nothing. More follows what came. */
+#define MAX_AHEAD ((Py_ssize_t)1 << 20)
+
+#ifndef Py_BEGIN_CRITICAL_SECTION /* before Python 3.13 the GIL does it */
+#define Py_BEGIN_CRITICAL_SECTION(op) {
+#define Py_END_CRITICAL_SECTION() }
+#endif
+
+static unsigned char *
+bytes_of(PyObject *buffer)
+{
+    if (PyUnicode_Check(buffer))
+        return PyUnicode_DATA(buffer);
+    return (unsigned char *)PyBytes_AS_STRING(buffer);
+}
+
+/* Copy bytes, and tell whether all are ASCII. */
+static int
+copy_ascii(unsigned char *out, const unsigned char *in, size_t size)
+{
+    uint64_t words[4], seen = 0;
+    unsigned char rest = 0;
+    size_t i = 0;
+
+    for (; size - i >= sizeof(words); i += sizeof(words)) {
+        memcpy(words, in + i, sizeof(words));
+        memcpy(out + i, words, sizeof(words));
+        seen |= words[0] | words[1] | words[2] | words[3];
+    }
+    for (; i < size; i++)
+        rest |= out[i] = in[i];
+    return !(seen & UINT64_C(0x8080808080808080)) && !(rest & 0x80);
+}
+
+static void
+Collector_clear(Collector *self)
+{
+    Py_CLEAR(self->whole);
+    Py_CLEAR(self->buffer);
+    self->size = self->capacity = self->expected = 0;
+}
+
+/* Change the capacity of the buffer. Returns -1 with an exception, and everything lost, else 0. */
+static int
+resize_buffer(Collector *self, Py_ssize_t capacity)
+{
+    int failed = PyUnicode_Check(self->buffer) ? PyUnicode_Resize(&self->buffer, capacity)
+                                               : _PyBytes_Resize(&self->buffer, capacity);
+
+    if (failed)
+        Collector_clear(self);
+    else
+        self->capacity = capacity;
+    return failed;
+}
+
+/* Have the buffer hold so many bytes, and some of those to come. As resize_buffer(). */
+static int
+make_room(Collector *self, Py_ssize_t needed)
+{
+    Py_ssize_t ahead = needed > MAX_AHEAD ? needed : MAX_AHEAD;
+
+    if (needed <= self->capacity)
+        return 0;
+    if (ahead > self->expected)
+        ahead = self->expected;
+    if (self->buffer == NULL) {
+        self->buffer = self->text ? PyUnicode_New(needed + ahead, 127)
+                                  : PyBytes_FromStringAndSize(NULL, needed + ahead);
+        self->capacity = needed + ahead;
+        return self->buffer == NULL ? -1 : 0;
+    }
+    /* However small the fragments are, all of them are copied but a few times. */
+    if (ahead < needed / 2)
+        ahead = needed / 2;
+    return resize_buffer(self, needed + ahead);
+}
+
+/* Go on with bytes instead of an ASCII string, which has so many. Returns -1 with an exception, else 0. */
+static int
+leave_ascii(Collector *self, Py_ssize_t filled)
+{
+    PyObject *buffer = PyBytes_FromStringAndSize(NULL, self->capacity);
+
+    if (buffer == NULL)
+        return -1;
+    memcpy(PyBytes_AS_STRING(buffer), PyUnicode_DATA(self->buffer), (size_t)filled);
+    Py_SETREF(self->buffer, buffer);
+    return 0;
+}
+
+/* Returns -1 with an exception, else whether it is ASCII text. */
+static int
+append_piece(Collector *self, PyObject *piece)
+{
+    const unsigned char *data = (const unsigned char *)PyBytes_AS_STRING(piece);
+    Py_ssize_t size = PyBytes_GET_SIZE(piece), filled = self->size + size;
+    int ascii = 0;
+
+    if (make_room(self, filled) < 0)
+        return -1;
+    if (self->text)
+        ascii = copy_ascii(bytes_of(self->buffer) + self->size, data, (size_t)size);
+    else
+        memcpy(bytes_of(self->buffer) + self->size, data, (size_t)size);
+    if (!ascii && PyUnicode_Check(self->buffer) && leave_ascii(self, filled) < 0)
+        return -1;
+    self->size = filled;
+    return ascii;
+}
+
+static PyObject *
+add_piece(Collector *self, PyObject *piece)
+{
+    Py_ssize_t size = PyBytes_GET_SIZE(piece);
+    PyObject *whole = self->whole;
+    int ascii = 0;
+
+    self->expected = self->expected > size ? self->expected - size : 0;
+    if (size == 0)
+        return PyBool_FromLong(self->text);
+    if (whole == NULL && self->buffer == NULL && self->expected == 0) {
+        self->whole = piece;
+        Py_INCREF(piece);
+        return self->text ? PyObject_CallMethod(piece, "isascii", NULL) : PyBool_FromLong(0);
+    }
+    if (whole != NULL) {
+        self->whole = NULL;
+        ascii = append_piece(self, whole);
+        Py_DECREF(whole);
+    }
+    if (ascii >= 0)
+        ascii = append_piece(self, piece);
+    return ascii < 0 ? NULL : PyBool_FromLong(ascii);
+}
+
+static PyObject *
+take_all(Collector *self)
+{
+    PyObject *taken = self->whole;
+
+    if (taken != NULL) {
+        self->whole = NULL;
+    } else if (self->buffer == NULL) {
+        taken = PyBytes_FromStringAndSize(NULL, 0);
+    } else {
+        if (self->size < self->capacity && resize_buffer(self, self->size) < 0)
+            return NULL;
+        taken = self->buffer;
+        self->buffer = NULL;
+    }
+    Collector_clear(self);
+    return taken;
+}
+
+PyDoc_STRVAR(expect_doc, "expect(size, /)\n--\n\nAnnounce bytes that will be added.");
+
+static PyObject *
+Collector_expect(Collector *self, PyObject *number)
+{
+    Py_ssize_t size = PyNumber_AsSsize_t(number, NULL);
+
+    if (PyErr_Occurred())
+        return NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    /* What is over the limit of the type makes no difference: room is not made that far ahead. */
+    if (size > 0)
+        self->expected = size < PY_SSIZE_T_MAX - self->expected ? self->expected + size
+                                                                : PY_SSIZE_T_MAX;
+    Py_END_CRITICAL_SECTION();
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(add_doc, "add(piece, /)\n--\n\nAppend bytes; tell whether they are ASCII text.");
+
+static PyObject *
+Collector_add(Collector *self, PyObject *piece)
+{
+    PyObject *result;
+
+    if (!PyBytes_CheckExact(piece)) {
+        PyErr_SetString(PyExc_TypeError, "the piece must be bytes");
+        return NULL;
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    result = add_piece(self, piece);
+    Py_END_CRITICAL_SECTION();
+    return result;
+}
+
+PyDoc_STRVAR(take_doc, "take()\n--\n\nHand out what was added, and begin anew.");
+
+static PyObject *
+Collector_take(Collector *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *result;
+
+    Py_BEGIN_CRITICAL_SECTION(self);
+    result = take_all(self);
+    Py_END_CRITICAL_SECTION();
+    return result;
+}
+
+static PyObject *
+Collector_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"text", NULL};
+    int text;
+    Collector *self;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "p:Collector", keywords, &text))
+        return NULL;
+    self = (Collector *)type->tp_alloc(type, 0);
+    if (self != NULL)
+        self->text = text;
+    return (PyObject *)self;
+}
+
+static void
+Collector_dealloc(Collector *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    Collector_clear(self);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef Collector_methods[] = {
+    {"add", (PyCFunction)(void (*)(void))Collector_add, METH_O, add_doc},
+    {"expect", (PyCFunction)(void (*)(void))Collector_expect, METH_O, expect_doc},
+    {"take", (PyCFunction)(void (*)(void))Collector_take, METH_NOARGS, take_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(Collector_doc,
+"Collector(text)\n--\n\n"
+"The payload of a message as it arrives in pieces; see syncws/collector.py.");
+
+/* Functions by way of integers: ISO C has no conversion from them to objects. */
+static PyType_Slot Collector_slots[] = {
+    {Py_tp_doc, (char *)Collector_doc},
+    {Py_tp_new, (void *)(uintptr_t)Collector_new},
+    {Py_tp_dealloc, (void *)(uintptr_t)Collector_dealloc},
+    {Py_tp_methods, Collector_methods},
+    {0, NULL},
+};
+
+static PyType_Spec Collector_spec = {
+    .name = "syncws._speedups.Collector",
+    .basicsize = sizeof(Collector),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = Collector_slots,
+};
+
+static int
+add_types(PyObject *module)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, &Collector_spec, NULL);
+
+    if (type == NULL)
+        return -1;
+    if (PyModule_AddObject(module, "Collector", type) < 0) {
+        Py_DECREF(type);
+        return -1;
+    }
+    return 0;
+}
+
 static int
 intern_names(PyObject *module)
 {
@@ -666,8 +951,8 @@ static PyMethodDef methods[] = {
 };
 
 static PyModuleDef_Slot slots[] = {
-    /* By way of an integer: ISO C has no conversion from functions to objects. */
     {Py_mod_exec, (void *)(uintptr_t)intern_names},
+    {Py_mod_exec, (void *)(uintptr_t)add_types},
 #ifdef Py_mod_multiple_interpreters
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif

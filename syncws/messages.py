@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Optional, Union
 from .exceptions import PayloadTooBig, PolicyViolation, ProtocolError
 from .frames import FIN, OPCODE_BITS, RSV1
 from .opcodes import Opcode
+from .speedups import Collector, PythonCollector
 
 if TYPE_CHECKING:
     from .permessage_deflate import DeflateCodec
@@ -17,10 +18,6 @@ __all__ = ["WHOLE_BINARY", "WHOLE_TEXT", "Message", "MessageAssembler", "compres
 # First byte of a frame that is a message.
 WHOLE_TEXT = FIN | Opcode.TEXT
 WHOLE_BINARY = FIN | Opcode.BINARY
-
-# Pieces of a message from this size on are kept as they came; one by one, small ones would
-# take more memory for being objects than for what they hold.
-LARGE_PART = 4096  # bytes
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -39,19 +36,42 @@ class Message:
     """
     A received message, or with ``final`` false a fragment handed out before its end.
 
+    ``payload`` is bytes or, of text that is ASCII, possibly a string, which takes no more memory.
     ``string`` is set where validating the UTF-8 gave it for free. It is not kept in
     queues: a string may take four times the memory of the bytes it was made of.
     """
 
-    __slots__ = ("data", "final", "string", "text")
+    __slots__ = ("final", "payload", "string", "text")
 
     def __init__(
-        self, text: bool, data: bytes, string: Optional[str] = None, final: bool = True
+        self,
+        text: bool,
+        payload: Union[bytes, str],
+        string: Optional[str] = None,
+        final: bool = True,
     ) -> None:
         self.text = text
-        self.data = data
+        self.payload = payload
         self.string = string
         self.final = final
+
+    @property
+    def size(self) -> int:
+        """Bytes that it had on the wire, uncompressed."""
+        return len(self.payload)
+
+    @property
+    def data(self) -> bytes:
+        """The payload as bytes; text in UTF-8."""
+        payload = self.payload
+        return payload if isinstance(payload, bytes) else payload.encode()
+
+    def decode(self) -> str:
+        """The payload as a string; raises ``UnicodeDecodeError`` if it is binary and not UTF-8."""
+        if self.string is not None:
+            return self.string
+        payload = self.payload
+        return payload.decode() if isinstance(payload, bytes) else payload
 
 
 class MessageAssembler:
@@ -60,7 +80,7 @@ class MessageAssembler:
 
     Sizes are checked against the limits when a frame is announced, before any of its
     payload is kept; inflated data is checked step by step. UTF-8 is validated as it
-    arrives, inside a frame too. There is one buffer, whatever the number of fragments.
+    arrives, inside a frame too.
 
     Args:
         max_size: largest message, in bytes after inflation; ``None`` for no limit.
@@ -71,9 +91,9 @@ class MessageAssembler:
     """
 
     __slots__ = (
+        "_collector",
         "_compressed",
         "_empty",
-        "_parts",
         "_size",
         "_utf8",
         "_wire_size",
@@ -104,8 +124,7 @@ class MessageAssembler:
         self._size = 0
         self._wire_size = 0
         self._empty = 0
-        # What came of it: large pieces as they are, small ones together.
-        self._parts: list[Union[bytes, bytearray]] = []
+        self._collector: Optional[PythonCollector] = None
         self._utf8: Optional[codecs.IncrementalDecoder] = None
 
     @property
@@ -137,7 +156,7 @@ class MessageAssembler:
         if fin:
             return self._finish()
         if end and self.streaming:
-            return Message(self.opcode == Opcode.TEXT, self._take(), final=False)
+            return self._take(final=False)
         return None
 
     def _begin_frame(self, head: int, length: int) -> None:
@@ -150,6 +169,9 @@ class MessageAssembler:
             self._begin_message(head)
         if length:
             self._check_frame(length)
+            if not self._compressed:
+                assert self._collector is not None
+                self._collector.expect(length)
         else:
             self._count_empty()
 
@@ -159,7 +181,9 @@ class MessageAssembler:
         self._size = 0
         self._wire_size = 0
         self._empty = 0
-        self._utf8 = _Utf8Decoder() if self.opcode == Opcode.TEXT else None
+        text = self.opcode == Opcode.TEXT
+        self._utf8 = _Utf8Decoder() if text else None
+        self._collector = Collector(text)
 
     def _check_frame(self, length: int) -> None:
         """Check the announced length of a frame before any of its payload is kept."""
@@ -184,19 +208,13 @@ class MessageAssembler:
         return self._size if self.opcode else 0
 
     def _keep(self, payload: bytes, fin: bool) -> None:
+        assert self._collector is not None
         if self._compressed:
             payload = self._inflate(payload, fin)
+        ascii = self._collector.add(payload)
         if self._utf8 is not None:
-            self._validate(payload, fin)
-        size = len(payload)
-        self._size += size
-        parts = self._parts
-        if size >= LARGE_PART:
-            parts.append(payload)
-        elif parts and isinstance(parts[-1], bytearray):
-            parts[-1] += payload
-        elif size:
-            parts.append(bytearray(payload))
+            self._validate(self._utf8, payload, ascii, fin)
+        self._size += len(payload)
 
     def _inflate(self, payload: bytes, fin: bool) -> bytes:
         assert self.codec is not None
@@ -207,13 +225,14 @@ class MessageAssembler:
             assert self.max_size is not None
             raise PayloadTooBig(None, self.max_size, self._size or None) from None
 
-    def _validate(self, payload: bytes, fin: bool) -> None:
-        assert self._utf8 is not None
-        pending = len(self._utf8.getstate()[0])
-        if not pending and payload.isascii():
-            return  # much faster to find out, and nothing for the decoder to remember
+    def _validate(
+        self, utf8: codecs.IncrementalDecoder, payload: bytes, ascii: bool, fin: bool
+    ) -> None:
+        pending = len(utf8.getstate()[0])
+        if ascii and not pending:
+            return  # nothing for the decoder to remember
         try:
-            self._utf8.decode(payload, fin)
+            utf8.decode(payload, fin)
         except UnicodeDecodeError as exc:
             before = self._size - pending
             # Without the object: positions in the message would tell a wrong byte of the piece.
@@ -221,14 +240,15 @@ class MessageAssembler:
                 exc.encoding, b"", before + exc.start, before + exc.end, exc.reason
             ) from None
 
-    def _take(self) -> bytes:
-        parts, self._parts = self._parts, []
-        return b"".join(parts)
+    def _take(self, final: bool = True) -> Message:
+        assert self._collector is not None
+        return Message(self.opcode == Opcode.TEXT, self._collector.take(), final=final)
 
     def _finish(self) -> Message:
-        message = Message(self.opcode == Opcode.TEXT, self._take())
+        message = self._take()
         self.streaming = False
         self.opcode = 0
         self._compressed = False
         self._utf8 = None
+        self._collector = None
         return message

@@ -69,14 +69,14 @@ class Inbox:
         if self._queue is None:
             self._queue = queue.Queue(self._max_messages or 0)
             self.messages = self._queue.queue
-        self.size += len(message.data)
+        self.size += message.size
         self._queue.put_nowait(message)
 
     def move_to(self, box: list[Message]) -> None:
         """Move the oldest message to the end of ``box``; to be called when there is one."""
         # By C code alone, as the head of syncws.transport explains; the role guards the queue.
         box.extend(itertools.starmap(self.messages.popleft, ((),)))
-        self.size = self.size - len(box[-1].data) if self.messages else 0
+        self.size = self.size - box[-1].size if self.messages else 0
 
 
 class OutFrame:

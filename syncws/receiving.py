@@ -260,7 +260,7 @@ class Receiving(Sending):
         """Put further messages into ``box`` that are there already. Reader role."""
         count = sys.maxsize if limit is None else limit
         most = self.options.max_queue_bytes
-        room = (sys.maxsize if most is None else most) - len(box[0].data)
+        room = (sys.maxsize if most is None else most) - box[0].size
         while len(box) < count and room > 0:
             size = len(box)
             if self._given_back:
@@ -276,7 +276,7 @@ class Receiving(Sending):
                 or self._decode(busy=True, box=box) is None
             ):
                 return
-            room -= sum(len(message.data) for message in box[size:])
+            room -= sum(message.size for message in box[size:])
 
     def _take_whole(self, box: list[Message], count: int, room: int) -> int:
         """
@@ -790,7 +790,7 @@ class _OutOfTime(Exception):
 def _data_of(message: Message, decode: Optional[bool]) -> Data:
     """What the application gets."""
     if message.text if decode is None else decode:
-        return message.data.decode() if message.string is None else message.string
+        return message.decode()
     return message.data
 
 

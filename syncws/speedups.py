@@ -7,10 +7,13 @@ import itertools
 import os
 from typing import Any, Callable, Optional, Union
 
+from .collector import Collector as PythonCollector
 from .masking import apply_mask as python_apply_mask
 
 __all__ = [
     "SPEEDUPS",
+    "Collector",
+    "PythonCollector",
     "append_result",
     "apply_mask",
     "message_block",
@@ -170,7 +173,8 @@ def python_try_send(connection: Any, block: bytes) -> Any:
     return False
 
 
-# Same promises, in C or in Python; what apply_mask() promises is in masking.py.
+# Same promises, in C or in Python; those of apply_mask() are in masking.py, of Collector in
+# collector.py.
 apply_mask: Callable[[Union[bytes, bytearray, memoryview], bytes], bytes] = python_apply_mask
 whole_frame: Callable[[bytes, int, int, bytes], Optional[tuple[int, bytes, int]]] = (
     python_whole_frame
@@ -181,11 +185,13 @@ whole_message: Callable[[bytes, int, int, int], Optional[tuple[bytes, Optional[s
 message_block: Callable[[Any, Optional[bool], int], Optional[bytes]] = python_message_block
 append_result: Callable[..., None] = python_append_result
 try_send: Callable[[Any, bytes], Any] = python_try_send
+Collector: type[PythonCollector] = PythonCollector
 SPEEDUPS = False
 
 if not os.environ.get("SYNCWS_PURE_PYTHON"):
     with contextlib.suppress(ImportError):
-        from ._speedups import (
+        from ._speedups import (  # type: ignore[assignment]  # a class of the same kind
+            Collector,
             append_result,
             apply_mask,
             message_block,

@@ -14,7 +14,17 @@ PACKAGE = ROOT / "syncws"
 LAYERS = [
     ["version", "exceptions", "opcodes", "deadline"],
     [
-        *("_speedups", "masking", "speedups", "frames", "headers", "http11", "uri", "forwarded"),
+        *(
+            "_speedups",
+            "collector",
+            "masking",
+            "speedups",
+            "frames",
+            "headers",
+            "http11",
+            "uri",
+            "forwarded",
+        ),
         "proxy_protocol",
     ],
     [
