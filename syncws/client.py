@@ -16,7 +16,7 @@ from .exceptions import InvalidStatus, SecurityError
 from .handshake import ClientHandshake
 from .headers import Headers, HeadersLike, build_host
 from .http11 import Response, ResponseParser
-from .mistakes import check_headers, check_options
+from .mistakes import check_headers, check_logger, check_options
 from .options import Compression, MaxSize, Options, choose_extensions, make_options
 from .redirects import is_same_origin, redirect, without_credentials
 from .routes import TCP_OPTIONS, Path, Route, SSLOption, check_route
@@ -182,6 +182,7 @@ def connect(
     unix_path, attempt = kwargs.pop("unix_path", None), kwargs.pop("attempt", None)
     if kwargs:
         check_options("connect", kwargs, TCP_OPTIONS, connect.__kwdefaults__ or ())
+    check_logger(logger)
     opener = _Opener(
         route=Route(
             sock,

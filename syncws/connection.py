@@ -244,6 +244,7 @@ class Connection(Receiving):
 
         Raises:
             ProtocolError: the code or the reason is not allowed.
+            TypeError: the code is no ``int``, or the reason no ``str``.
         """
         self._check_opened()
         close = own_close(code, reason)

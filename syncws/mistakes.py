@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Callable
 if TYPE_CHECKING:
     from .server_connection import Settings
 
-__all__ = ["check_handler", "check_headers", "check_number", "check_options", "check_settings"]
+__all__ = [
+    "check_handler",
+    "check_headers",
+    "check_logger",
+    "check_number",
+    "check_options",
+    "check_settings",
+]
 
 _TO_ADDITIONAL_HEADERS = "write additional_headers={'Name': 'value'}"
 _TO_SSL = "write ssl=, with an ssl.SSLContext"
@@ -185,6 +192,13 @@ def check_number(name: str, value: Any) -> None:
     """Refuse values of an option that are neither a number nor ``None``: :exc:`TypeError`."""
     if value is not None and not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number or None, not {value!r}")
+
+
+def check_logger(logger: Any) -> None:
+    """Refuse what is no logger, such as its name: :exc:`TypeError`."""
+    if logger is not None and not hasattr(logger, "log"):
+        advice = f"; write logging.getLogger({logger!r})" if isinstance(logger, str) else ""
+        raise TypeError(f"logger must be a logger, not {logger!r}{advice}")
 
 
 def _check_origins(origins: Any) -> None:

@@ -91,12 +91,18 @@ _NORMAL = Close(int(CloseCode.NORMAL_CLOSURE))
 
 def own_close(code: int, reason: str) -> Close:
     """
-    What a Close frame of ours is to say; raises ``ProtocolError`` for what it must not.
+    What a Close frame of ours is to say.
+
+    Raises ``ProtocolError`` for what it must not, and ``TypeError`` for what is no code or reason.
 
     1005 stands for a Close frame without a code, which only answers its like (RFC 6455 §7.4.1).
     """
     if code == _NORMAL.code and not reason:
         return _NORMAL
+    if not isinstance(code, int):
+        raise TypeError(f"a close code is an int, not {code!r}; write close(1000, 'reason')")
+    if not isinstance(reason, str):
+        raise TypeError(f"a close reason is a str, not {reason!r}")
     close = Close(int(code), reason)
     if code == CloseCode.NO_STATUS_RCVD:
         raise ProtocolError("invalid status code: 1005; write 1000 or 3000 to 4999")

@@ -576,6 +576,7 @@ class Server(socketserver.ThreadingTCPServer):
 
         Raises:
             ProtocolError: the code or the reason is not allowed.
+            TypeError: the code is no ``int``, or the reason no ``str``.
         """
         close = own_close(code, reason)
         if drain > 0 and self._serving is not None and not self._closing and self._drain is None:
@@ -718,6 +719,7 @@ class Server(socketserver.ThreadingTCPServer):
 
         Raises:
             ProtocolError: the code or the reason is not allowed.
+            TypeError: the code is no ``int``, or the reason no ``str``.
         """
         self.close(close_connections, code, reason, drain=drain)
         return self.wait_closed(timeout)

@@ -14,7 +14,7 @@ from .admission import make_limits
 from .forwarded import TrustedProxies
 from .handshake import SAME_HOST, Origins, ServerHandshake
 from .listening import SOCKET_OPTIONS, listen
-from .mistakes import check_handler, check_options, check_settings
+from .mistakes import check_handler, check_logger, check_options, check_settings
 from .options import Compression, MaxSize, choose_extensions, make_options
 from .paths import Paths, after
 from .rates import RateLimit
@@ -193,6 +193,7 @@ def serve(
     )
     # Mistakes show here, not when the first client comes.
     check_settings(settings)
+    check_logger(logger)
     if isinstance(handler, Mapping):
         paths = Paths(handler)
         for function in handler.values():

@@ -43,6 +43,22 @@ def test_both_ends_tell_who_closed_and_why(link, closes):
             receiving.result()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("bye",), r"^a close code is an int, not 'bye'; write close\(1000, 'reason'\)$"),
+        ((1000.0, "bye"), r"^a close code is an int, not 1000.0; "),
+        ((1000, b"bye"), r"^a close reason is a str, not b'bye'$"),
+    ],
+)
+def test_what_is_no_code_or_no_reason_is_refused(plain, arguments, text):
+    with plain.pair() as (client, server):
+        for end in (client, server, server.server):
+            with pytest.raises(TypeError, match=text):
+                end.close(**dict(zip(("code", "reason"), arguments)))
+        assert client.is_open
+
+
 def test_close_may_be_called_again(plain):
     with plain.pair() as (client, server):
         client.close(4000)

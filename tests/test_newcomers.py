@@ -566,6 +566,9 @@ SAID = {
     "ValueError: origins has 'example.com', which no browser sends; write scheme and host alone, "
     "as in 'https://example.com'": option(origins=["example.com"]),
     "TypeError: max_size must be a number or None, not '1M'": option(max_size="1M"),
+    "TypeError: logger must be a logger, not 'chat'; write logging.getLogger('chat')": option(
+        logger="chat"
+    ),
     "ValueError: health must be a path that starts with a slash, not 'healthz'": option(
         health="healthz"
     ),
@@ -671,6 +674,7 @@ SAID = {
     "position 0; …": bytes_as_text,
     "ConcurrencyError: cannot call send while another thread is already running "
     "send": send_beside_fragments,
+    "TypeError: a close code is an int, not 'bye'; write close(1000, 'reason')": closing("bye"),
     "ProtocolError: invalid status code: 404; write 1000 or 3000 to 4999": closing(404),
     "ProtocolError: control frame too long: a close reason has at most 123 bytes": closing(
         1000, "x" * 200

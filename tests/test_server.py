@@ -691,3 +691,10 @@ def test_client_that_is_connected_is_among_the_connections_at_once(link):
                 assert len(server.connections) == 1, number
             assert client.is_gone
             assert wait_until(lambda: not server.connections)
+
+
+@pytest.mark.parametrize("make", [lambda **options: serve(print, **options), connect])
+def test_what_is_no_logger_is_refused(make):
+    arguments = {} if make is not connect else {"uri": "ws://localhost"}
+    with pytest.raises(TypeError, match=r"^logger must be a logger, not 5$"):
+        make(**arguments, logger=5)
