@@ -27,6 +27,7 @@ import weakref
 from typing import Any, Callable
 
 from .deadline import Deadline
+from .mistakes import check_handler
 from .server import Server, ServerConnection, ShutdownReport
 from .serving import serve
 
@@ -89,7 +90,11 @@ class App:
         core_per_worker: bool = False,
         **options: Any,
     ) -> None:
-        _check_handler(handler)
+        try:
+            check_handler(handler)
+        except TypeError as exc:
+            advice = "WSGI and ASGI applications need another worker class"
+            raise TypeError(f"{exc}; {advice}") from None
         known = inspect.signature(serve).parameters
         for name in options:
             if name in ELSEWHERE:
@@ -104,24 +109,6 @@ class App:
     def __call__(self, connection: ServerConnection) -> None:
         """Call the handler. Gunicorn takes only what can be called."""
         self.handler(connection)
-
-
-def _check_handler(handler: Callable[[Any], None]) -> None:
-    """Raise ``TypeError`` for what can't be a handler, such as a WSGI application."""
-    name = getattr(handler, "__qualname__", type(handler).__qualname__)
-    if any(map(inspect.iscoroutinefunction, (handler, type(handler).__call__))):
-        raise TypeError(f"{name} is a coroutine function, but handlers are ordinary functions")
-    try:
-        signature = inspect.signature(handler)
-    except (TypeError, ValueError):
-        return  # not callable is what Gunicorn says itself; of a builtin nothing is known
-    try:
-        signature.bind(None)
-    except TypeError:
-        raise TypeError(
-            f"{name}{signature} can't be called with a connection alone: it is no handler of "
-            "WebSocket connections; WSGI and ASGI applications need another worker class"
-        ) from None
 
 
 # The workers that live, in the process that forks them.
