@@ -647,6 +647,8 @@ typedef struct {
 /* Room made for what was only announced: that costs the peer nothing. More follows what came. */
 #define MAX_AHEAD ((Py_ssize_t)1 << 20)
 
+#define NOT_ASCII UINT64_C(0x8080808080808080)
+
 #ifndef Py_BEGIN_CRITICAL_SECTION /* before Python 3.13 the GIL does it */
 #define Py_BEGIN_CRITICAL_SECTION(op) {
 #define Py_END_CRITICAL_SECTION() }
@@ -660,7 +662,24 @@ bytes_of(PyObject *buffer)
     return (unsigned char *)PyBytes_AS_STRING(buffer);
 }
 
-/* Copy bytes, and tell whether all are ASCII. */
+/* Tell whether all bytes are ASCII. */
+static int
+is_ascii(const unsigned char *data, size_t size)
+{
+    uint64_t word, seen = 0;
+    unsigned char rest = 0;
+    size_t i = 0;
+
+    for (; size - i >= sizeof(word); i += sizeof(word)) {
+        memcpy(&word, data + i, sizeof(word));
+        seen |= word;
+    }
+    for (; i < size; i++)
+        rest |= data[i];
+    return !(seen & NOT_ASCII) && !(rest & 0x80);
+}
+
+/* The same, and copy them. */
 static int
 copy_ascii(unsigned char *out, const unsigned char *in, size_t size)
 {
@@ -675,7 +694,7 @@ copy_ascii(unsigned char *out, const unsigned char *in, size_t size)
     }
     for (; i < size; i++)
         rest |= out[i] = in[i];
-    return !(seen & UINT64_C(0x8080808080808080)) && !(rest & 0x80);
+    return !(seen & NOT_ASCII) && !(rest & 0x80);
 }
 
 static void
@@ -686,21 +705,19 @@ Collector_clear(Collector *self)
     self->size = self->capacity = self->expected = 0;
 }
 
-/* Change the capacity of the buffer. Returns -1 with an exception, and everything lost, else 0. */
+/* Change the capacity of the buffer, if there is one. Returns -1 with an exception, else 0. */
 static int
 resize_buffer(Collector *self, Py_ssize_t capacity)
 {
     int failed = PyUnicode_Check(self->buffer) ? PyUnicode_Resize(&self->buffer, capacity)
                                                : _PyBytes_Resize(&self->buffer, capacity);
 
-    if (failed)
-        Collector_clear(self);
-    else
+    if (!failed)
         self->capacity = capacity;
     return failed;
 }
 
-/* Have the buffer hold so many bytes, and some of those to come. As resize_buffer(). */
+/* Have the buffer hold so many bytes, and some of those to come. Returns as resize_buffer(). */
 static int
 make_room(Collector *self, Py_ssize_t needed)
 {
@@ -713,8 +730,10 @@ make_room(Collector *self, Py_ssize_t needed)
     if (self->buffer == NULL) {
         self->buffer = self->text ? PyUnicode_New(needed + ahead, 127)
                                   : PyBytes_FromStringAndSize(NULL, needed + ahead);
+        if (self->buffer == NULL)
+            return -1;
         self->capacity = needed + ahead;
-        return self->buffer == NULL ? -1 : 0;
+        return 0;
     }
     /* However small the fragments are, all of them are copied but a few times. */
     if (ahead < needed / 2)
@@ -735,7 +754,7 @@ leave_ascii(Collector *self, Py_ssize_t filled)
     return 0;
 }
 
-/* Returns -1 with an exception, else whether it is ASCII text. */
+/* There is room for it. Returns -1 with an exception, else whether it is ASCII text. */
 static int
 append_piece(Collector *self, PyObject *piece)
 {
@@ -743,8 +762,6 @@ append_piece(Collector *self, PyObject *piece)
     Py_ssize_t size = PyBytes_GET_SIZE(piece), filled = self->size + size;
     int ascii = 0;
 
-    if (make_room(self, filled) < 0)
-        return -1;
     if (self->text)
         ascii = copy_ascii(bytes_of(self->buffer) + self->size, data, (size_t)size);
     else
@@ -755,29 +772,31 @@ append_piece(Collector *self, PyObject *piece)
     return ascii;
 }
 
-static PyObject *
+/* Returns -1 with an exception, and in no good state, else whether it is ASCII text. */
+static int
 add_piece(Collector *self, PyObject *piece)
 {
-    Py_ssize_t size = PyBytes_GET_SIZE(piece);
-    PyObject *whole = self->whole;
-    int ascii = 0;
+    Py_ssize_t size = PyBytes_GET_SIZE(piece), before = self->size;
 
     self->expected = self->expected > size ? self->expected - size : 0;
     if (size == 0)
-        return PyBool_FromLong(self->text);
-    if (whole == NULL && self->buffer == NULL && self->expected == 0) {
+        return self->text;
+    if (self->whole == NULL && self->buffer == NULL && self->expected == 0) {
         self->whole = piece;
         Py_INCREF(piece);
-        return self->text ? PyObject_CallMethod(piece, "isascii", NULL) : PyBool_FromLong(0);
+        return self->text
+            && is_ascii((const unsigned char *)PyBytes_AS_STRING(piece), (size_t)size);
     }
-    if (whole != NULL) {
-        self->whole = NULL;
-        ascii = append_piece(self, whole);
-        Py_DECREF(whole);
+    if (self->whole != NULL)
+        before = PyBytes_GET_SIZE(self->whole);
+    if (make_room(self, before + size) < 0)
+        return -1;
+    if (self->whole != NULL) {
+        if (append_piece(self, self->whole) < 0)
+            return -1;
+        Py_CLEAR(self->whole);
     }
-    if (ascii >= 0)
-        ascii = append_piece(self, piece);
-    return ascii < 0 ? NULL : PyBool_FromLong(ascii);
+    return append_piece(self, piece);
 }
 
 static PyObject *
@@ -790,10 +809,10 @@ take_all(Collector *self)
     } else if (self->buffer == NULL) {
         taken = PyBytes_FromStringAndSize(NULL, 0);
     } else {
-        if (self->size < self->capacity && resize_buffer(self, self->size) < 0)
-            return NULL;
-        taken = self->buffer;
-        self->buffer = NULL;
+        if (self->size == self->capacity || resize_buffer(self, self->size) == 0) {
+            taken = self->buffer;
+            self->buffer = NULL;
+        }
     }
     Collector_clear(self);
     return taken;
@@ -822,16 +841,18 @@ PyDoc_STRVAR(add_doc, "add(piece, /)\n--\n\nAppend bytes; tell whether they are 
 static PyObject *
 Collector_add(Collector *self, PyObject *piece)
 {
-    PyObject *result;
+    int ascii;
 
     if (!PyBytes_CheckExact(piece)) {
         PyErr_SetString(PyExc_TypeError, "the piece must be bytes");
         return NULL;
     }
     Py_BEGIN_CRITICAL_SECTION(self);
-    result = add_piece(self, piece);
+    ascii = add_piece(self, piece);
+    if (ascii < 0)
+        Collector_clear(self); /* rather than to go on with a hole */
     Py_END_CRITICAL_SECTION();
-    return result;
+    return ascii < 0 ? NULL : PyBool_FromLong(ascii);
 }
 
 PyDoc_STRVAR(take_doc, "take()\n--\n\nHand out what was added, and begin anew.");

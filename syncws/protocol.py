@@ -277,7 +277,8 @@ class Inbound:
         left_over = (RSV2 | RSV3) | (0 if self.assembler.codec else RSV1)
         if frame.head & left_over:
             raise ProtocolError("reserved bits must be 0")
-        return self.assembler.add(frame.head, frame.data, len(frame.data), True)
+        data = bytes(frame.data)  # extensions may return what is only like it
+        return self.assembler.add(frame.head, data, len(data), True)
 
 
 _ENDED_DECODER = FrameDecoder(False)

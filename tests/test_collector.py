@@ -228,24 +228,65 @@ def test_no_reference_is_kept():
     assert sys.getrefcount(Collector) == kind
 
 
-@needs_c
-def test_memory_that_there_is_not_is_an_error():
-    """The collector goes on with nothing, after a request that no machine can fulfil."""
+ASCII, OTHER = b"x" * 5000, b"\x80" * 5000
+
+# What comes before, how much is announced, what is added when there is no memory.
+FAILURES = [
+    ([], 100_000, ASCII),
+    ([], 5001, OTHER),
+    ([ASCII], 0, ASCII),
+    ([ASCII], 0, OTHER),
+    ([ASCII], 100_000, ASCII),
+    ([ASCII, ASCII], 0, ASCII),
+    ([ASCII, ASCII], 100_000, OTHER),
+    ([OTHER, ASCII], 0, OTHER),
+]
+
+
+def fails(action, *arguments, start, stop):
+    """Whether it is a MemoryError that these requests for memory fail."""
     _testcapi = pytest.importorskip("_testcapi")
-    found = Collector(True)
-    found.add(b"x" * 5000)
-    # Every later request for memory fails, from the first one on.
-    _testcapi.set_nomemory(0)
+    failed = False
+    _testcapi.set_nomemory(start, stop)
     try:
-        found.add(b"y" * 5000)
-        failed = False
+        action(*arguments)
     except MemoryError:
         failed = True
     finally:
         _testcapi.remove_mem_hooks()
-    assert failed
-    found.add(b"later")
-    assert contents(found.take()).endswith(b"later")
+    return failed
+
+
+@needs_c
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("case", range(len(FAILURES)))
+def test_without_memory_it_is_empty_after_the_error(text, case):
+    """Never a message with a hole, and never a crash."""
+    before, announced, last = FAILURES[case]
+    all_of_them = b"".join(before) + last
+    failures = 0
+    for number in range(4):
+        found = Collector(text)
+        for piece in before:
+            found.add(piece)
+        found.expect(announced)
+        failed = fails(found.add, last, start=number, stop=number + 1)
+        failures += failed
+        found.expect(12)
+        found.add(b"later")
+        found.add(b"and on")
+        assert contents(found.take()) == (b"" if failed else all_of_them) + b"laterand on"
+    assert failures
+
+
+@needs_c
+@pytest.mark.parametrize("text", [False, True])
+def test_without_memory_to_hand_it_out_it_is_lost_with_an_error(text):
+    found = Collector(text)
+    found.expect(MIB)
+    found.add(ASCII)
+    assert fails(found.take, start=0, stop=1)
+    assert found.take() == b""
 
 
 @needs_c

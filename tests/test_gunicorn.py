@@ -499,9 +499,7 @@ def test_an_app_refuses_coroutine_functions(handler):
 
 @pytest.mark.parametrize("handler", [lambda: None, lambda environ, start_response: None])
 def test_an_app_refuses_other_signatures(handler):
-    with pytest.raises(
-        TypeError, match="can't be called with one argument, the connection.*need another"
-    ):
+    with pytest.raises(TypeError, match=r"can't be called with one argument.*WSGI and ASGI appl"):
         App(handler)
 
 

@@ -318,6 +318,29 @@ def test_other_extensions_are_undone_in_reverse_order():
         assert events(inbound(extensions=extensions), chunks) == [(True, b"Hello")]
 
 
+class Loose(Double):
+    """An extension that returns what is like bytes."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def decode(self, frame, *, max_size=None):
+        frame = super().decode(frame, max_size=max_size)
+        return frame._replace(data=self.kind(frame.data))
+
+
+class Octets(bytes):
+    pass
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview, Octets])
+def test_other_extensions_may_return_what_is_like_bytes(kind):
+    data = frame(FIN | TEXT, b"OneOne") + frame(TEXT, b"TwoTwo") + frame(FIN, b"ThreeThree")
+    found = events(inbound(extensions=[Loose(kind)]), [data])
+    assert found == [(True, b"One"), (True, b"TwoThree")]
+    assert [type(payload) for _, payload in found] == [bytes, bytes]
+
+
 def test_error_of_another_extension_ends_the_half():
     half = inbound(extensions=[Double()])
     assert error(half, [frame(FIN | TEXT, b"ab") + frame(FIN | TEXT, b"aa")]) == "halves differ"
