@@ -53,6 +53,9 @@ PATIENT_READS = 16
 # How long a thread waits for another to leave a transport that was aborted.
 LEAVE_TIMEOUT = 1.0  # seconds
 
+# How long the rest of the input is searched for messages and a Close frame after that.
+COLLECT_TIMEOUT = 0.25  # seconds
+
 
 # A recv() whose time is up waits so long for the role: the service thread may have it for a
 # moment, with a message for this call. It also covers a thread that is about to leave.
@@ -73,6 +76,7 @@ class Receiving(Sending):
     """
 
     __slots__ = (
+        "_collect_by",
         "_control",
         "_discarded",
         "_given_back",
@@ -120,6 +124,7 @@ class Receiving(Sending):
         # thread; changed by single, atomic operations.
         self._given_back: list[Message] = []
         self._discarded = 0
+        self._collect_by: Optional[float] = None  # monotonic time; when to give up what is left
         self._meter: Optional[Meter] = None
         self._held_back = False  # whether the rate limit ever made it wait
         self._streaming = False
@@ -551,7 +556,12 @@ class Receiving(Sending):
             least = min(READ_SIZE, self.options.read_limit)
             self._read_size = max(self._read_size // 4, least)
 
-    def _decode(self, busy: bool = False, box: Optional[list[Message]] = None) -> Optional[Message]:
+    def _decode(
+        self,
+        busy: bool = False,
+        box: Optional[list[Message]] = None,
+        deadline: Optional[Deadline] = None,
+    ) -> Optional[Message]:
         """
         Decode up to the next message, handling control frames. Reader role.
 
@@ -559,10 +569,11 @@ class Receiving(Sending):
             busy: messages before this one still wait for the application; an error of the
                 peer is then kept until they have been delivered and answered.
             box: where to put the message too, before anything can come in between.
+            deadline: of the caller, for what is no message.
 
         Returns:
-            ``None`` when all input is decoded (``_hungry``), after an error, or if ``busy``
-            when it is the turn of others.
+            ``None`` when all input is decoded (``_hungry``), after an error, at the deadline, or
+            if ``busy`` when it is the turn of others.
         """
         controls = 0
         self._is_simple = False
@@ -587,7 +598,7 @@ class Receiving(Sending):
                     self._hungry = True
                     return None
                 if decoded is UNFINISHED:
-                    if self._yield_to_others(busy):
+                    if self._yield_to_others(busy, deadline):
                         return None
                     continue
                 if isinstance(decoded, Message):
@@ -604,16 +615,22 @@ class Receiving(Sending):
                 self._unfinished = not busy
                 return None
             controls += 1
-            if not controls % MAX_STEPS and self._yield_to_others(busy):
+            if not controls % MAX_STEPS and self._yield_to_others(busy, deadline):
                 return None
         error = self._peer_error
         if error is not None and not busy and not self._closing.over:
             self._fail(explain_failure(error), error)
         return None
 
-    def _yield_to_others(self, busy: bool) -> bool:
-        """Let other threads run; true if the service thread should turn to other connections."""
+    def _yield_to_others(self, busy: bool, deadline: Optional[Deadline] = None) -> bool:
+        """Let other threads run; true if the caller should turn to something else."""
+        if deadline is not None and deadline.expired():
+            return True
         if self._broken is not None:
+            now = time.monotonic()
+            self._collect_by = self._collect_by or now + COLLECT_TIMEOUT
+            if now > self._collect_by:
+                self._eof(None)
             return False
         self._unfinished = busy
         if not busy:
@@ -690,21 +707,28 @@ class Receiving(Sending):
     def _read_to_end(self, deadline: Deadline, done: Any) -> None:
         """Advance the closing handshake. Reader role."""
         ignored = 0
+        late = False  # but what is there already is read once
         while not done():
             if not self._closing.over:
-                message = self._decode()
+                message = self._decode(deadline=deadline)
                 if message is not None:
                     # RFC 6455 §1.4: what comes after our Close frame may be discarded.
                     if self._inbox.has_room():
                         self._inbox.put(message)
                         continue
                     ignored += 1
-                    if not ignored % MAX_STEPS:
-                        self._yield_to_others(busy=False)
+                    if not ignored % MAX_STEPS and self._yield_to_others(False, deadline):
+                        return
                     continue
+                # A peer may send all the time, and have us busy with that.
+                if late or not (self._hungry or self._closing.over):
+                    return
+                late = deadline.expired()
                 if self._closing.over or self._read_now():
                     continue
             elif self._discard():
+                if deadline.expired():
+                    return
                 if self._discarded > DRAIN_EAGERLY:
                     time.sleep(DRAIN_PAUSE)
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -14,6 +15,7 @@ from peers import (
     BINARY,
     CLOSE,
     FIN,
+    PING,
     TEXT,
     Task,
     bare_client,
@@ -57,6 +59,29 @@ def test_what_is_no_code_or_no_reason_is_refused(plain, arguments, text):
             with pytest.raises(TypeError, match=text):
                 end.close(**dict(zip(("code", "reason"), arguments)))
         assert client.is_open
+
+
+@pytest.mark.parametrize("head", [FIN | PING, FIN | BINARY, BINARY], ids=["pings", "empty", "odd"])
+@pytest.mark.parametrize("calls", ["close", "close, recv"])
+def test_close_ends_in_time_although_the_peer_never_stops_sending(plain, head, calls):
+    """What it sends is read faster than it is decoded, so that there is always more."""
+    options = {"close_timeout": 0.3, "ping_interval": None, "compression": None}
+    with bare_client(plain, **options) as (wire, connection):
+        data = frame(head, b"", masked=True) * 200_000
+        sending = Task(lambda: repeat(lambda: wire.sock.sendall(data)))
+        receiving = Task(list, connection) if calls == "close, recv" else None
+        assert wait_until(lambda: connection.stats()["bytes_received"])
+        began = time.monotonic()
+        connection.close()
+        assert time.monotonic() - began < 0.3 + 1
+        assert connection.is_gone
+        with contextlib.suppress(OSError):
+            wire.sock.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            sending.result()
+        if receiving is not None:
+            with contextlib.suppress(ConnectionClosedError):
+                receiving.result()
 
 
 def test_close_may_be_called_again(plain):

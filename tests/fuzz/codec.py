@@ -259,7 +259,7 @@ def check_over(inbound):
     assert inbound.next() is None
     assert not inbound.decoder.buffer
     assert not inbound._pieces
-    assert not inbound.assembler._parts
+    assert inbound.assembler._collector is None
 
 
 def check_answer(exc):
@@ -277,7 +277,7 @@ def check_kept(inbound, settings, waiting, piece):
     if waiting:
         assert len(decoder.buffer) - decoder.pos <= MOST_LEFT_OVER
     if settings.max_size is not None:
-        assert sum(map(len, inbound.assembler._parts)) <= settings.max_size
+        assert inbound.assembler._size <= settings.max_size
         most = settings.max_size
         if settings.deflate:
             most += settings.max_size // 8 + 1024
