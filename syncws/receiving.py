@@ -53,7 +53,7 @@ PATIENT_READS = 16
 # How long a thread waits for another to leave a transport that was aborted.
 LEAVE_TIMEOUT = 1.0  # seconds
 
-# How long the rest of the input is searched for messages and a Close frame after that.
+# How long a call searches what is left after that for a message and a Close frame.
 COLLECT_TIMEOUT = 0.25  # seconds
 
 
@@ -76,7 +76,6 @@ class Receiving(Sending):
     """
 
     __slots__ = (
-        "_collect_by",
         "_control",
         "_discarded",
         "_given_back",
@@ -124,7 +123,6 @@ class Receiving(Sending):
         # thread; changed by single, atomic operations.
         self._given_back: list[Message] = []
         self._discarded = 0
-        self._collect_by: Optional[float] = None  # monotonic time; when to give up what is left
         self._meter: Optional[Meter] = None
         self._held_back = False  # whether the rate limit ever made it wait
         self._streaming = False
@@ -397,6 +395,7 @@ class Receiving(Sending):
         if self._streaming is not streaming:
             self._check_streaming("recv")
         tried = False
+        rest: Optional[Deadline] = None
         while True:
             if self._given_back:
                 box.extend(itertools.starmap(self._given_back.pop, ((0,),)))
@@ -416,6 +415,11 @@ class Receiving(Sending):
             if self._unfinished:
                 self._unfinished = False
                 continue
+            if self._broken is not None:
+                rest = rest or Deadline(COLLECT_TIMEOUT)
+                if rest.expired():
+                    self._eof(None)
+                    continue
             if tried and deadline is not None and deadline.expired():
                 raise _OutOfTime
             self._read(deadline)
@@ -627,10 +631,6 @@ class Receiving(Sending):
         if deadline is not None and deadline.expired():
             return True
         if self._broken is not None:
-            now = time.monotonic()
-            self._collect_by = self._collect_by or now + COLLECT_TIMEOUT
-            if now > self._collect_by:
-                self._eof(None)
             return False
         self._unfinished = busy
         if not busy:
@@ -778,12 +778,13 @@ class Receiving(Sending):
                 self._reader.release()
 
     def _collect_messages(self) -> None:
-        while not self.is_gone and self._inbox.has_room():
+        deadline = Deadline(COLLECT_TIMEOUT)
+        while not self.is_gone and self._inbox.has_room() and not deadline.expired():
             if self._closing.over:
                 if not self._discard():
                     return
                 continue
-            message = self._decode(busy=True)
+            message = self._decode(busy=True, deadline=deadline)
             if message is not None:
                 self._inbox.put(message)
             elif self._peer_error is not None or not (self._closing.over or self._read_now()):
