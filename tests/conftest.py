@@ -74,11 +74,12 @@ def open_descriptors():
 def wait_until(condition):
     """Wait for something that nothing tells about, such as a garbage-collected object."""
     deadline = time.monotonic() + PATIENCE
-    pause = threading.Event()
+    pause, seconds = threading.Event(), 0.0005
     while not condition():
         if time.monotonic() > deadline:
             return False
-        pause.wait(0.01)
+        pause.wait(seconds)
+        seconds = min(2 * seconds, 0.01)
     return True
 
 
