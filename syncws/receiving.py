@@ -290,18 +290,19 @@ class Receiving(Sending):
         inbound = self._inbound
         decoder = inbound.decoder
         buffer, pos, size = decoder.buffer, decoder.pos, 0
+        masked, limit, before = decoder.masked, inbound.whole_limit, len(box)
         self._is_simple = False
         self._torn = True
         while len(box) < count and size < room:
-            whole = whole_message(buffer, pos, decoder.masked, inbound.whole_limit)
+            whole = whole_message(buffer, pos, masked, limit)
             if whole is None:
                 break
             data, string, pos = whole
             box.append(Message(string is not None, data, string))
             size += len(data)
-            self._whole_messages += 1
         else:
             self._is_simple = True
+        self._whole_messages += len(box) - before
         decoder.pos = pos
         self._hungry = inbound.is_used_up()
         self._is_simple = self._is_simple or self._hungry
@@ -815,8 +816,10 @@ class _OutOfTime(Exception):
 def _data_of(message: Message, decode: Optional[bool]) -> Data:
     """What the application gets."""
     if message.text if decode is None else decode:
-        return message.decode()
-    return message.data
+        string = message.string
+        return message.decode() if string is None else string
+    payload = message.payload
+    return payload if isinstance(payload, bytes) else message.data
 
 
 def _deadline_at(moment: Optional[float]) -> Deadline:

@@ -244,7 +244,9 @@ class Sending:
         """
         if self._at_rest or self._corks:
             block = message_block(message, text, JOIN_LIMIT)
-            sent = block is not None and (try_send(self, block) or self.try_block(block))
+            sent = block is not None and (
+                (self._at_rest and try_send(self, block)) or self.try_block(block)
+            )
             if sent is True:
                 return
             if sent is not False:
@@ -352,12 +354,14 @@ class Sending:
             or not self._closing.open
             or self._fragmenting is not None
             or self._outbox.waiting > self.options.write_limit
-            or not any(map(is_alive, self._corks))
         ):
             return False
-        self._corked = self._outbox.put_block(block)
-        self._sent_messages += 1
-        return True
+        for cork in self._corks:
+            if cork() is not None:
+                self._corked = self._outbox.put_block(block)
+                self._sent_messages += 1
+                return True
+        return False
 
     def _transmit(
         self,
