@@ -37,8 +37,8 @@ class Message:
     A received message, or with ``final`` false a fragment handed out before its end.
 
     ``payload`` is bytes or, of text that is ASCII, possibly a string, which takes no more memory.
-    ``string`` is set where validating the UTF-8 gave it for free. It is not kept in
-    queues: a string may take four times the memory of the bytes it was made of.
+    ``string`` is set where validating the UTF-8 gave it for free; ``decode()`` makes it anew. It
+    is not kept in queues: a string may take four times the memory of the bytes it was made of.
     """
 
     __slots__ = ("final", "payload", "string", "text")
@@ -68,8 +68,6 @@ class Message:
 
     def decode(self) -> str:
         """The payload as a string; raises ``UnicodeDecodeError`` if it is binary and not UTF-8."""
-        if self.string is not None:
-            return self.string
         payload = self.payload
         return payload.decode() if isinstance(payload, bytes) else payload
 
