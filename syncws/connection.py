@@ -391,11 +391,15 @@ class Connection(Receiving):
             self._reader.locked()
             and now < self._keepalive_due
             and not self.watched
-            and not self._outbox.waiting
-            and self._outbox.settled
             and self._close_request is None
-            and self._closing.open
+            # One look instead of five: with 10,000 connections, what counts is memory touched.
+            and (self._at_rest or self._is_quiet())
         )
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing waits to be sent, and no closing has begun."""
+        outbox = self._outbox
+        return not outbox.waiting and outbox.settled and self._closing.open
 
     def attend(self, now: float) -> int:
         """Do what can be done without waiting; return the events to watch."""

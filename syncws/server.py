@@ -61,6 +61,9 @@ BACKLOG = 1024
 ABORT_SHARE = 0.25
 ABORT_RESERVE = 0.5  # seconds
 
+# Handlers that a shutdown without a caller to take its report tells the stacks of.
+LOGGED_STACKS = 5
+
 # Entries of the ledger.
 _ACCEPTED = {"accepted": 1}
 _OPENED = {"opened": 1}
@@ -788,12 +791,15 @@ class Server(socketserver.ThreadingTCPServer):
 
     def _report_running(self, report: ShutdownReport) -> None:
         """Say which handlers hold up the end of the program, where nobody has the report."""
-        for handler in report.running:
+        for handler in report.running[:LOGGED_STACKS]:
             self.logger.warning(
                 "a handler still runs after the shutdown: it has to return when its connection "
                 "is closed; it is here:\n%s",
                 handler.stack,
             )
+        more = len(report.running) - LOGGED_STACKS
+        if more > 0:
+            self.logger.warning("more handlers still run after the shutdown: %d", more)
 
 
 # Servers that serve, or are about to.

@@ -29,6 +29,7 @@ from syncws import (
     broadcast,
     serve,
 )
+from syncws.server import LOGGED_STACKS
 
 # On a busy machine a thread may get its turn late; a hang would take much longer.
 GRACE = 2.0  # seconds
@@ -163,6 +164,23 @@ def test_handlers_that_do_not_end_are_reported_with_their_stacks(slow_link):
             reader.error()
         held.release()
         assert server.wait_closed().running == []
+
+
+def test_the_log_has_the_stacks_of_a_few_handlers_that_do_not_end(plain, caplog):
+    goes_on = threading.Event()
+    with contextlib.ExitStack() as stack:
+        stack.callback(goes_on.set)
+        with plain.serve(lambda connection: goes_on.wait(PATIENCE), close_timeout=0.1) as server:
+            server.start()
+            for _ in range(LOGGED_STACKS + 2):
+                handshake(stack.enter_context(plain.socket(server)))
+            assert wait_until(lambda: len(server.connections) == LOGGED_STACKS + 2)
+    assert server.wait_closed().running == []
+    *stacks, more = caplog.messages
+    assert len(stacks) == LOGGED_STACKS
+    for message in stacks:
+        assert "goes_on.wait(PATIENCE)" in message
+    assert more == "more handlers still run after the shutdown: 2"
 
 
 def test_a_handler_that_sends_to_a_stopped_client_is_freed(slow_link):
