@@ -20,6 +20,8 @@ WHOLE_TEXT = FIN | Opcode.TEXT
 WHOLE_BINARY = FIN | Opcode.BINARY
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
+# How surrogates begin. No third byte makes them valid (RFC 3629 §3), but Python waits for it.
+_SURROGATES = frozenset(bytes((0xED, second)) for second in range(0xA0, 0xC0))
 
 
 def compressed_limit(max_size: int) -> int:
@@ -229,10 +231,13 @@ class MessageAssembler:
         pending = len(utf8.getstate()[0])
         if ascii and not pending:
             return  # nothing for the decoder to remember
+        before = self._size - pending
         try:
             utf8.decode(payload, fin)
+            if utf8.getstate()[0] in _SURROGATES:
+                before = self._size + len(payload) - 2
+                utf8.decode(b"", True)
         except UnicodeDecodeError as exc:
-            before = self._size - pending
             # Without the object: positions in the message would tell a wrong byte of the piece.
             raise UnicodeDecodeError(
                 exc.encoding, b"", before + exc.start, before + exc.end, exc.reason

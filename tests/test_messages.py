@@ -223,7 +223,9 @@ def test_error_in_a_fragment_is_found_before_the_message_ends():
     assert exc.start == 5
 
 
-@pytest.mark.parametrize("start", [b"\xed\xa0\x80", b"\xf4\x90", b"\xe0\x80", b"\xc0", b"\xf8"])
+@pytest.mark.parametrize(
+    "start", [b"\xed\xa0", b"\xed\xbf", b"\xf4\x90", b"\xe0\x80", b"\xc0", b"\xf8"]
+)
 def test_error_inside_a_character_is_found_before_the_next_one(start):
     chunks = [frame_header(FIN | TEXT, 1000), b"Hello", *byte_by_byte(start)]
     exc = refusal(MessageAssembler(None), chunks, UnicodeDecodeError)
