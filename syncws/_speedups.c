@@ -1,12 +1,12 @@
 /*
- * Optional speedups: masking (RFC 6455 §5.3), the usual cases of decoding a frame (RFC 6455 §5.2) and
- * of sending one, and what collects a message.
+ * Optional speedups: masking (RFC 6455 §5.3), the usual cases of decoding a frame (RFC 6455 §5.2), of
+ * receiving a message and of sending one, and what collects a message.
  *
  * syncws/speedups.py has the same functions in Python, and chooses between them. Nothing here
- * keeps state but interned names. What is not said to be changed is only read: any number of threads
- * may call, with or without a GIL, in any number of interpreters. A bytearray or memoryview that
- * another thread writes to meanwhile is copied partly before and partly after; it stays where it is as
- * long as the call takes.
+ * keeps state but interned names, and where classes have their slots. What is not said to be changed
+ * is only read: any number of threads may call, with or without a GIL, in any number of interpreters. A
+ * bytearray or memoryview that another thread writes to meanwhile is copied partly before and partly
+ * after; it stays where it is as long as the call takes.
  *
  * The GIL is never released: a mebibyte takes some 40 µs, but to get the GIL back while another
  * thread computes takes a switch interval, 5 ms, which was measured to cost 19 parts in 20.
@@ -14,6 +14,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 
 #include <stdint.h>
 #include <string.h>
@@ -65,6 +66,25 @@ masked_copy(const unsigned char *data, Py_ssize_t size, const unsigned char *key
     if (masked != NULL && size > 0)
         mask_bytes((unsigned char *)PyBytes_AS_STRING(masked), data, (size_t)size, key);
     return masked;
+}
+
+#define NOT_ASCII UINT64_C(0x8080808080808080)
+
+/* Tell whether all bytes are ASCII. */
+static int
+is_ascii(const unsigned char *data, size_t size)
+{
+    uint64_t word, seen = 0;
+    unsigned char rest = 0;
+    size_t i = 0;
+
+    for (; size - i >= sizeof(word); i += sizeof(word)) {
+        memcpy(&word, data + i, sizeof(word));
+        seen |= word;
+    }
+    for (; i < size; i++)
+        rest |= data[i];
+    return !(seen & NOT_ASCII) && !(rest & 0x80);
 }
 
 static int
@@ -217,6 +237,29 @@ unmasked_payload(const Frame *frame)
     return masked_copy(frame->payload, frame->length, frame->key);
 }
 
+/* The string that a payload stands for; NULL with an exception, such as UnicodeDecodeError. */
+static PyObject *
+unmasked_string(const Frame *frame)
+{
+    PyObject *string, *decoded;
+
+    if (frame->key == NULL || frame->length == 0)
+        return PyUnicode_DecodeUTF8((const char *)frame->payload, frame->length, NULL);
+    /* Unmasked right into the string, which it is if it is ASCII. */
+    string = PyUnicode_New(frame->length, 127);
+    if (string == NULL)
+        return NULL;
+    mask_bytes(PyUnicode_DATA(string), frame->payload, (size_t)frame->length, frame->key);
+    if (is_ascii(PyUnicode_DATA(string), (size_t)frame->length))
+        return string;
+    decoded = PyUnicode_DecodeUTF8(PyUnicode_DATA(string), frame->length, NULL);
+    Py_DECREF(string);
+    return decoded;
+}
+
+/* RFC 6455 §5.2: FIN set, no RSV bits, text (1) or binary (2). */
+static const unsigned char message_heads[256] = {[FIN | TEXT] = 1, [FIN | BINARY] = 1};
+
 PyDoc_STRVAR(whole_frame_doc,
 "whole_frame(buffer, pos, mask, heads, /)\n--\n\n"
 "Decode the frame at a position, if it is whole and valid; see syncws/speedups.py.");
@@ -256,8 +299,6 @@ PyDoc_STRVAR(whole_message_doc,
 static PyObject *
 whole_message(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
-    /* RFC 6455 §5.2: FIN set, no RSV bits, text (1) or binary (2). */
-    static const unsigned char messages[256] = {[FIN | TEXT] = 1, [FIN | BINARY] = 1};
     Input input;
     Frame frame;
     Py_ssize_t limit;
@@ -273,8 +314,8 @@ whole_message(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t cou
     if (limit == -1 && PyErr_Occurred())
         return NULL;
     if (!usable
-        || !find_frame(input.buffer + input.pos, input.size - input.pos, input.mask, messages,
-                       &frame)
+        || !find_frame(input.buffer + input.pos, input.size - input.pos, input.mask,
+                       message_heads, &frame)
         || frame.length > limit)
         Py_RETURN_NONE;
     text = input.buffer[input.pos] == (FIN | TEXT);
@@ -375,29 +416,186 @@ append_result(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t cou
     Py_RETURN_NONE;
 }
 
-/* The attributes and methods that try_send() uses, interned. */
+/* The attributes and methods of connections, and what they are made of, that are used here. */
 enum {
-    ACQUIRE, ADOPT, AT_REST, AWAITED, BEGUN, BREAK_OUTPUT, COUNTS, FLAGS, OUTBOUND_LOCK, OUTBOX,
-    RELEASE, SENDS, SEND_SOME, SENT_BYTES, SENT_MESSAGES, SETTLED, TRANSPORT, NAME_COUNT
+    ACQUIRE, ADAPT, ADOPT, AT_REST, AWAITED, BEGUN, BREAK_OUTPUT, BUFFER, CLOSING, COUNTS, DECODER,
+    EOF_, FLAGS, GIVEN_BACK, HUNGRY, INBOUND, IS_SIMPLE, MASKED, OUTBOUND_LOCK, OUTBOX, OVER, POS,
+    READER, READ_SIZE, RECEIVED, RECEIVED_BYTES, RECV, RELEASE, SENDS, SEND_SOME, SENT_BYTES,
+    SENT_MESSAGES, SETTLED, STREAMING, TORN, TRANSPORT, WAIT_FOR_MUCH, WHOLE_LIMIT, WHOLE_MESSAGES,
+    NAME_COUNT
 };
 
 static const char *const name_texts[NAME_COUNT] = {
-    [ACQUIRE] = "acquire", [ADOPT] = "_adopt", [AT_REST] = "_at_rest", [AWAITED] = "awaited",
-    [BEGUN] = "_begun", [BREAK_OUTPUT] = "_break_output", [COUNTS] = "_counts", [FLAGS] = "flags",
-    [OUTBOUND_LOCK] = "_outbound_lock", [OUTBOX] = "_outbox", [RELEASE] = "release",
+    [ACQUIRE] = "acquire", [ADAPT] = "_adapt", [ADOPT] = "_adopt", [AT_REST] = "_at_rest",
+    [AWAITED] = "awaited", [BEGUN] = "_begun", [BREAK_OUTPUT] = "_break_output",
+    [BUFFER] = "buffer", [CLOSING] = "_closing", [COUNTS] = "_counts", [DECODER] = "decoder",
+    [EOF_] = "_eof", [FLAGS] = "flags", [GIVEN_BACK] = "_given_back", [HUNGRY] = "_hungry",
+    [INBOUND] = "_inbound", [IS_SIMPLE] = "_is_simple", [MASKED] = "masked",
+    [OUTBOUND_LOCK] = "_outbound_lock", [OUTBOX] = "_outbox", [OVER] = "over", [POS] = "pos",
+    [READER] = "_reader", [READ_SIZE] = "_read_size", [RECEIVED] = "_received",
+    [RECEIVED_BYTES] = "_received_bytes", [RECV] = "recv", [RELEASE] = "release",
     [SENDS] = "sends", [SEND_SOME] = "send_some", [SENT_BYTES] = "sent_bytes",
-    [SENT_MESSAGES] = "_sent_messages", [SETTLED] = "settled", [TRANSPORT] = "_transport",
+    [SENT_MESSAGES] = "_sent_messages", [SETTLED] = "settled", [STREAMING] = "_streaming",
+    [TORN] = "_torn", [TRANSPORT] = "_transport", [WAIT_FOR_MUCH] = "_wait_for_much",
+    [WHOLE_LIMIT] = "whole_limit", [WHOLE_MESSAGES] = "_whole_messages",
 };
+
+/* Classes that know_slots() is told of. */
+#define MAX_CLASSES 12
 
 typedef struct {
     PyObject *names[NAME_COUNT];
+    PyTypeObject *classes[MAX_CLASSES];
+    Py_ssize_t offsets[MAX_CLASSES][NAME_COUNT]; /* of slots in their objects; 0: no slot */
+    int class_count;
 } State;
+
+/* An object, and where its slots are if that is known. */
+typedef struct {
+    PyObject *object;
+    const Py_ssize_t *offsets;
+} Owner;
+
+#ifndef Py_GIL_DISABLED
+
+/* Whether the attributes of a class are what they seem, without __getattr__() and the like. */
+static int
+computes_nothing(const PyTypeObject *type)
+{
+    return type->tp_getattro == PyObject_GenericGetAttr
+        && type->tp_setattro == PyObject_GenericSetAttr;
+}
+
+/* Where the objects of a class have a slot (__slots__); 0 if it has none. Sets no exception. */
+static Py_ssize_t
+find_slot(PyTypeObject *type, PyObject *name)
+{
+    PyObject *found = PyObject_GetAttr((PyObject *)type, name);
+    Py_ssize_t offset = 0;
+
+    if (found == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (Py_TYPE(found) == &PyMemberDescr_Type && PyType_IsSubtype(type, PyDescr_TYPE(found))) {
+        const PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
+
+        if (member->type == T_OBJECT_EX && !(member->flags & READONLY))
+            offset = member->offset;
+    }
+    Py_DECREF(found);
+    return offset;
+}
+
+/* Where the objects of a class have their slots, or NULL. */
+static const Py_ssize_t *
+find_offsets(const State *state, PyTypeObject *type)
+{
+    int i;
+
+    for (i = 0; i < state->class_count; i++)
+        if (state->classes[i] == type)
+            return state->offsets[i];
+    /* Classes of connections: what those derived from the first one inherit is in the same place. */
+    if (state->class_count > 0 && PyType_IsSubtype(type, state->classes[0])
+        && computes_nothing(type))
+        return state->offsets[0];
+    return NULL;
+}
+
+#endif
+
+PyDoc_STRVAR(know_slots_doc,
+"know_slots(connection, *others)\n--\n\n"
+"Find out where the slots of classes are; see syncws/speedups.py.");
+
+static PyObject *
+know_slots(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    State *state = PyModule_GetState(module);
+    Py_ssize_t i;
+
+    for (i = 0; i < count; i++)
+        if (!PyType_Check(args[i])) {
+            PyErr_SetString(PyExc_TypeError, "know_slots() takes classes");
+            return NULL;
+        }
+#ifndef Py_GIL_DISABLED
+    for (i = 0; i < count && state->class_count < MAX_CLASSES; i++) {
+        PyTypeObject *type = (PyTypeObject *)args[i];
+        int name;
+
+        /* No metaclass: nothing but this runs meanwhile. */
+        if (find_offsets(state, type) != NULL || !computes_nothing(type)
+            || Py_TYPE(type) != &PyType_Type)
+            continue;
+        for (name = 0; name < NAME_COUNT; name++)
+            state->offsets[state->class_count][name] = find_slot(type, state->names[name]);
+        Py_INCREF(type);
+        state->classes[state->class_count++] = type;
+    }
+#else
+    (void)state; /* slots that other threads write to are read by the interpreter only */
+#endif
+    Py_RETURN_NONE;
+}
+
+static Owner
+look_at(const State *state, PyObject *object)
+{
+    static const Py_ssize_t no_slots[NAME_COUNT];
+    Owner owner = {object, no_slots};
+
+#ifndef Py_GIL_DISABLED
+    const Py_ssize_t *offsets = find_offsets(state, Py_TYPE(object));
+
+    if (offsets != NULL)
+        owner.offsets = offsets;
+#else
+    (void)state;
+#endif
+    return owner;
+}
+
+static PyObject **
+slot_of(const Owner *owner, int name)
+{
+    return (PyObject **)(void *)((char *)owner->object + owner->offsets[name]);
+}
+
+/* The value of an attribute, as a new reference; NULL with an exception. */
+static PyObject *
+get(const State *state, const Owner *owner, int name)
+{
+    if (owner->offsets[name] > 0 && *slot_of(owner, name) != NULL) {
+        PyObject *value = *slot_of(owner, name);
+
+        Py_INCREF(value);
+        return value;
+    }
+    return PyObject_GetAttr(owner->object, state->names[name]);
+}
+
+/* Returns -1 with an exception, else 0. */
+static int
+set(const State *state, const Owner *owner, int name, PyObject *value)
+{
+    if (owner->offsets[name] > 0) {
+        PyObject **slot = slot_of(owner, name), *old = *slot;
+
+        Py_INCREF(value);
+        *slot = value;
+        Py_XDECREF(old);
+        return 0;
+    }
+    return PyObject_SetAttr(owner->object, state->names[name], value);
+}
 
 /* Whether an attribute is a certain object, such as True; -1 with an exception. */
 static int
-attribute_is(PyObject *owner, PyObject *name, PyObject *expected)
+attribute_is(const State *state, const Owner *owner, int name, PyObject *expected)
 {
-    PyObject *value = PyObject_GetAttr(owner, name);
+    PyObject *value = get(state, owner, name);
 
     if (value == NULL)
         return -1;
@@ -405,56 +603,61 @@ attribute_is(PyObject *owner, PyObject *name, PyObject *expected)
     return value == expected;
 }
 
-/* Add to an attribute that is a number. Returns -1 with an exception, else 0. */
-static int
-add_to(PyObject *owner, PyObject *name, PyObject *amount)
+/* The value of an attribute that is a number; -1 with an exception, or if it is that. */
+static Py_ssize_t
+get_size(const State *state, const Owner *owner, int name)
 {
-    PyObject *value = PyObject_GetAttr(owner, name), *sum;
-    int result;
+    PyObject *value = get(state, owner, name);
+    Py_ssize_t size;
 
     if (value == NULL)
         return -1;
-    sum = PyNumber_Add(value, amount);
+    size = PyNumber_AsSsize_t(value, NULL);
+    Py_DECREF(value);
+    return size;
+}
+
+/* Add to an attribute that is a number. Returns -1 with an exception, else 0. */
+static int
+add_to(const State *state, const Owner *owner, int name, Py_ssize_t amount)
+{
+    PyObject *value = get(state, owner, name), *sum = NULL;
+    long long number;
+    int overflow, result;
+
+    if (value == NULL)
+        return -1;
+    number = PyLong_AsLongLongAndOverflow(value, &overflow);
+    if (!overflow && !(number == -1 && PyErr_Occurred()))
+        sum = PyLong_FromLongLong(number + amount);
     Py_DECREF(value);
     if (sum == NULL)
         return -1;
-    result = PyObject_SetAttr(owner, name, sum);
+    result = set(state, owner, name, sum);
     Py_DECREF(sum);
-    return result;
-}
-
-static int
-increment(PyObject *owner, PyObject *name)
-{
-    PyObject *one = PyLong_FromLong(1);
-    int result = one == NULL ? -1 : add_to(owner, name, one);
-
-    Py_XDECREF(one);
     return result;
 }
 
 /* What try_send() has at hand. */
 typedef struct {
-    PyObject *const *names;
-    PyObject *connection, *block, *outbox, *transport;
+    const State *state;
+    Owner connection, outbox, transport;
+    PyObject *block;
 } Sender;
 
 /* The socket's send(), as the transport has it. Returns a new reference, or NULL. */
 static PyObject *
 call_send(const Sender *sender)
 {
-    PyObject *flags = PyObject_GetAttr(sender->transport, sender->names[FLAGS]);
-    PyObject *args[3] = {sender->transport, sender->block, flags}, *sent;
+    PyObject *flags = get(sender->state, &sender->transport, FLAGS);
+    PyObject *args[3] = {NULL, sender->block, flags}, *send_some, *sent;
 
     if (flags == NULL)
         return NULL;
-    sent = PyObject_GetAttr(sender->transport, sender->names[SEND_SOME]);
-    if (sent != NULL) {
-        PyObject *send_some = sent;
-
-        sent = PyObject_Vectorcall(send_some, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        Py_DECREF(send_some);
-    }
+    send_some = get(sender->state, &sender->transport, SEND_SOME);
+    sent = send_some == NULL ? NULL
+        : PyObject_Vectorcall(send_some, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    Py_XDECREF(send_some);
     Py_DECREF(flags);
     return sent;
 }
@@ -463,25 +666,41 @@ call_send(const Sender *sender)
 static PyObject *
 leave_rest(const Sender *sender, PyObject *sent)
 {
-    PyObject *const *names = sender->names;
-    PyObject *counts = PyObject_GetAttr(sender->outbox, names[COUNTS]);
+    const State *state = sender->state;
+    PyObject *counts = get(state, &sender->outbox, COUNTS);
     int failed = counts == NULL
-        || PyObject_SetAttr(sender->connection, names[AT_REST], Py_False) < 0
+        || set(state, &sender->connection, AT_REST, Py_False) < 0
         || PyList_SetSlice(counts, 0, PyList_GET_SIZE(counts), NULL) < 0
         || PyList_Append(counts, sent) < 0
-        || PyObject_SetAttr(sender->outbox, names[BEGUN], sender->block) < 0
-        || PyObject_SetAttr(sender->outbox, names[SETTLED], Py_False) < 0;
+        || set(state, &sender->outbox, BEGUN, sender->block) < 0
+        || set(state, &sender->outbox, SETTLED, Py_False) < 0;
 
     Py_XDECREF(counts);
     /* From here on any thread that flushes goes on with it, wherever an exception hits. */
-    return failed ? NULL : PyObject_CallMethodNoArgs(sender->outbox, names[ADOPT]);
+    return failed ? NULL : PyObject_CallMethodNoArgs(sender->outbox.object, state->names[ADOPT]);
+}
+
+/* Have a connection handle the current exception, an OSError. Returns -1 with another, else 0. */
+static int
+pass_error(const State *state, PyObject *connection, int method)
+{
+    PyObject *type, *value, *traceback, *result;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    result = PyObject_CallMethodOneArg(connection, state->names[method], value);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 /* Nothing was sent. Returns False as a new reference, or NULL. */
 static PyObject *
 handle_error(const Sender *sender)
 {
-    PyObject *type, *value, *traceback, *result;
+    PyObject *type, *value, *traceback;
 
     if (!PyErr_ExceptionMatches(PyExc_OSError))
         return NULL;
@@ -489,18 +708,13 @@ handle_error(const Sender *sender)
         PyErr_Clear(); /* whoever tries again finds the same, and waits */
         Py_RETURN_FALSE;
     }
-    /* The kernel tells an error once: who tries again would see another one. */
     PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    result = PyObject_SetAttr(sender->connection, sender->names[AT_REST], Py_False) < 0
-        ? NULL
-        : PyObject_CallMethodOneArg(sender->connection, sender->names[BREAK_OUTPUT], value);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
-    if (result == NULL)
+    if (set(sender->state, &sender->connection, AT_REST, Py_False) < 0)
         return NULL;
-    Py_DECREF(result);
+    PyErr_Restore(type, value, traceback);
+    /* The kernel tells an error once: who tries again would see another one. */
+    if (pass_error(sender->state, sender->connection.object, BREAK_OUTPUT) < 0)
+        return NULL;
     Py_RETURN_FALSE;
 }
 
@@ -508,7 +722,7 @@ handle_error(const Sender *sender)
 static PyObject *
 send_at_rest(const Sender *sender)
 {
-    PyObject *const *names = sender->names;
+    const State *state = sender->state;
     PyObject *sent = call_send(sender), *result = NULL;
     Py_ssize_t size;
 
@@ -522,46 +736,50 @@ send_at_rest(const Sender *sender)
     /* What keeps the stream whole comes first, statistics then. */
     if (size < PyBytes_GET_SIZE(sender->block)) {
         result = leave_rest(sender, sent);
-    } else if (add_to(sender->outbox, names[SENT_BYTES], sent) == 0) {
+    } else if (add_to(state, &sender->outbox, SENT_BYTES, size) == 0) {
         result = Py_True;
         Py_INCREF(result);
     }
     Py_DECREF(sent);
     if (result != NULL
-        && (increment(sender->connection, names[SENT_MESSAGES]) < 0
-            || increment(sender->transport, names[SENDS]) < 0))
+        && (add_to(state, &sender->connection, SENT_MESSAGES, 1) < 0
+            || add_to(state, &sender->transport, SENDS, 1) < 0))
         Py_CLEAR(result);
     return result;
 }
 
 /* As send_at_rest(), if the connection is at rest, else False. */
 static PyObject *
-send_if_at_rest(PyObject *const *names, PyObject *connection, PyObject *block)
+send_if_at_rest(State *state, const Owner *connection, PyObject *block)
 {
-    Sender sender = {names, connection, block, NULL, NULL};
-    PyObject *result = NULL;
-    int at_rest = attribute_is(connection, names[AT_REST], Py_True);
+    Sender sender = {state, *connection, {NULL, NULL}, {NULL, NULL}, block};
+    PyObject *outbox, *transport, *result = NULL;
+    int at_rest = attribute_is(state, connection, AT_REST, Py_True);
 
     if (at_rest < 0)
         return NULL;
     if (!at_rest)
         Py_RETURN_FALSE;
-    sender.outbox = PyObject_GetAttr(connection, names[OUTBOX]);
-    if (sender.outbox != NULL)
-        sender.transport = PyObject_GetAttr(sender.outbox, names[TRANSPORT]);
-    if (sender.transport != NULL)
+    outbox = get(state, connection, OUTBOX);
+    if (outbox == NULL)
+        return NULL;
+    sender.outbox = look_at(state, outbox);
+    transport = get(state, &sender.outbox, TRANSPORT);
+    if (transport != NULL) {
+        sender.transport = look_at(state, transport);
         result = send_at_rest(&sender);
-    Py_XDECREF(sender.transport);
-    Py_XDECREF(sender.outbox);
+        Py_DECREF(transport);
+    }
+    Py_DECREF(outbox);
     return result;
 }
 
 /* Take a lock if it is free. Returns -1 with an exception, else whether it was. */
 static int
-acquire(PyObject *const *names, PyObject *lock)
+acquire(const State *state, PyObject *lock)
 {
     PyObject *args[2] = {lock, Py_False};
-    PyObject *taken = PyObject_VectorcallMethod(names[ACQUIRE], args,
+    PyObject *taken = PyObject_VectorcallMethod(state->names[ACQUIRE], args,
                                                 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 
     if (taken == NULL)
@@ -572,12 +790,12 @@ acquire(PyObject *const *names, PyObject *lock)
 
 /* Release a lock, also under an exception, which it keeps. Returns -1 with an exception, else 0. */
 static int
-release(PyObject *const *names, PyObject *lock)
+release(const State *state, PyObject *lock)
 {
     PyObject *type, *value, *traceback, *result;
 
     PyErr_Fetch(&type, &value, &traceback);
-    result = PyObject_CallMethodNoArgs(lock, names[RELEASE]);
+    result = PyObject_CallMethodNoArgs(lock, state->names[RELEASE]);
     if (result == NULL) {
         Py_XDECREF(type);
         Py_XDECREF(value);
@@ -596,7 +814,8 @@ PyDoc_STRVAR(try_send_doc,
 static PyObject *
 try_send(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    PyObject *const *names = ((State *)PyModule_GetState(module))->names;
+    State *state = PyModule_GetState(module);
+    Owner connection;
     PyObject *lock, *result;
     int free;
 
@@ -606,19 +825,20 @@ try_send(PyObject *module, PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "the frame must be bytes");
         return NULL;
     }
+    connection = look_at(state, args[0]);
     /* The service thread is about to take the lock, and locks are not fair. */
-    free = attribute_is(args[0], names[AWAITED], Py_False);
+    free = attribute_is(state, &connection, AWAITED, Py_False);
     if (free < 0)
         return NULL;
     if (!free)
         Py_RETURN_FALSE;
-    lock = PyObject_GetAttr(args[0], names[OUTBOUND_LOCK]);
+    lock = get(state, &connection, OUTBOUND_LOCK);
     if (lock == NULL)
         return NULL;
-    free = acquire(names, lock);
+    free = acquire(state, lock);
     if (free == 1) {
-        result = send_if_at_rest(names, args[0], args[1]);
-        if (release(names, lock) < 0)
+        result = send_if_at_rest(state, &connection, args[1]);
+        if (release(state, lock) < 0)
             Py_CLEAR(result);
     } else {
         result = free < 0 ? NULL : Py_False;
@@ -626,6 +846,316 @@ try_send(PyObject *module, PyObject *const *args, Py_ssize_t count)
     }
     Py_DECREF(lock);
     return result;
+}
+
+/* What receive_whole() has at hand. */
+typedef struct {
+    Owner connection, inbound, decoder;
+    PyObject *box;        /* list that the message goes to */
+    int decode;           /* whether it shall be a string; -1 if as it came */
+    Py_ssize_t read_size; /* of connections that receive little */
+    PyObject *buffer;     /* bytes */
+    Py_ssize_t pos;       /* of the message in it */
+    int is_new;           /* whether they were read right now */
+} Receiver;
+
+/* Read from the socket. Returns -1 with an exception, 0 if the connection has ended, else 1. */
+static int
+read_socket(State *state, Receiver *receiver)
+{
+    PyObject *transport = get(state, &receiver->connection, TRANSPORT);
+    PyObject *size = get(state, &receiver->connection, READ_SIZE), *args[2] = {NULL, size}, *recv;
+    Owner owner;
+
+    if (transport != NULL && size != NULL) {
+        owner = look_at(state, transport);
+        recv = get(state, &owner, RECV);
+        if (recv != NULL)
+            receiver->buffer = PyObject_Vectorcall(
+                recv, args + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        Py_XDECREF(recv);
+    }
+    Py_XDECREF(transport);
+    Py_XDECREF(size);
+    receiver->is_new = receiver->buffer != NULL;
+    if (receiver->is_new)
+        return 1;
+    if (!PyErr_ExceptionMatches(PyExc_OSError))
+        return -1;
+    return pass_error(state, receiver->connection.object, EOF_);
+}
+
+/* Wait before a large buffer is made, which would be kept while waiting. Returns as read_socket(). */
+static int
+wait_for_much(const State *state, const Receiver *receiver)
+{
+    Py_ssize_t size = get_size(state, &receiver->connection, READ_SIZE);
+    PyObject *waited;
+
+    if (size == -1 && PyErr_Occurred())
+        return -1;
+    if (size <= receiver->read_size)
+        return 1;
+    waited = PyObject_CallMethodNoArgs(receiver->connection.object, state->names[WAIT_FOR_MUCH]);
+    Py_XDECREF(waited);
+    if (waited != NULL)
+        return 1;
+    if (!PyErr_ExceptionMatches(PyExc_OSError))
+        return -1;
+    return pass_error(state, receiver->connection.object, EOF_);
+}
+
+/* Have input in the buffer. Returns as read_socket(). */
+static int
+find_input(State *state, Receiver *receiver)
+{
+    int hungry = attribute_is(state, &receiver->connection, HUNGRY, Py_True);
+
+    if (hungry < 0)
+        return -1;
+    if (hungry) {
+        int ready = wait_for_much(state, receiver);
+
+        return ready == 1 ? read_socket(state, receiver) : ready;
+    }
+    receiver->buffer = get(state, &receiver->decoder, BUFFER);
+    receiver->pos = get_size(state, &receiver->decoder, POS);
+    return receiver->buffer == NULL || PyErr_Occurred() ? -1 : 1;
+}
+
+/* The message as the application gets it; NULL, perhaps with an exception. */
+static PyObject *
+make_message(const Frame *frame, int text, int decode)
+{
+    PyObject *string;
+
+    if (!text)
+        return decode > 0 ? NULL : unmasked_payload(frame);
+    string = unmasked_string(frame);
+    if (string == NULL || decode)
+        return string;
+    Py_DECREF(string);
+    return unmasked_payload(frame);
+}
+
+/* Returns -1 with an exception, else whether the buffer began with a message, now in the box. */
+static int
+take_message(const State *state, Receiver *receiver)
+{
+    const unsigned char *input = (const unsigned char *)PyBytes_AS_STRING(receiver->buffer);
+    Py_ssize_t size = PyBytes_GET_SIZE(receiver->buffer), pos = receiver->pos;
+    Py_ssize_t mask = get_size(state, &receiver->decoder, MASKED);
+    Py_ssize_t limit = get_size(state, &receiver->inbound, WHOLE_LIMIT);
+    Frame frame;
+    PyObject *message;
+    int text;
+
+    if (PyErr_Occurred())
+        return -1;
+    if (pos < 0 || pos >= size
+        || !find_frame(input + pos, size - pos, (int)mask, message_heads, &frame)
+        || frame.length > limit)
+        return 0;
+    text = input[pos] == (FIN | TEXT);
+    message = make_message(&frame, text, receiver->decode);
+    if (message == NULL) {
+        if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
+            return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    PyList_SetItem(receiver->box, 0, message);
+    PyList_SetItem(receiver->box, 1, PyBool_FromLong(text));
+    receiver->pos = frame.payload + frame.length - input;
+    return 1;
+}
+
+/* Note what is left in the buffer. Returns -1 with an exception, else 0. */
+static int
+note_rest(const State *state, const Receiver *receiver)
+{
+    int used_up = receiver->pos == PyBytes_GET_SIZE(receiver->buffer), failed;
+    PyObject *pos, *rest;
+
+    if (used_up && receiver->is_new)
+        return 0;
+    pos = PyLong_FromSsize_t(used_up ? 0 : receiver->pos);
+    rest = used_up ? PyBytes_FromStringAndSize(NULL, 0) : receiver->buffer;
+    failed = rest == NULL || pos == NULL
+        || set(state, &receiver->decoder, BUFFER, rest) < 0
+        || set(state, &receiver->decoder, POS, pos) < 0
+        || set(state, &receiver->connection, HUNGRY, used_up ? Py_True : Py_False) < 0;
+    Py_XDECREF(pos);
+    if (used_up)
+        Py_XDECREF(rest);
+    return failed ? -1 : 0;
+}
+
+/* Count what was read, and adapt the size of reads to it. Returns -1 with an exception, else 0. */
+static int
+count_input(const State *state, const Receiver *receiver)
+{
+    Py_ssize_t size = PyBytes_GET_SIZE(receiver->buffer), read_size;
+    PyObject *number, *adapted;
+
+    if (add_to(state, &receiver->connection, RECEIVED_BYTES, size) < 0)
+        return -1;
+    read_size = get_size(state, &receiver->connection, READ_SIZE);
+    if (read_size == -1 && PyErr_Occurred())
+        return -1;
+    if (size < read_size && read_size <= receiver->read_size)
+        return 0;
+    number = PyLong_FromSsize_t(size);
+    if (number == NULL)
+        return -1;
+    adapted = PyObject_CallMethodOneArg(receiver->connection.object, state->names[ADAPT], number);
+    Py_DECREF(number);
+    Py_XDECREF(adapted);
+    return adapted == NULL ? -1 : 0;
+}
+
+/* Keep what was read, but not decoded. Returns -1 with an exception, else 0. */
+static int
+keep_input(const State *state, const Receiver *receiver)
+{
+    PyObject *received;
+    int result;
+
+    if (!receiver->is_new)
+        return 0;
+    received = get(state, &receiver->connection, RECEIVED);
+    if (received == NULL)
+        return -1;
+    result = PyList_Append(received, receiver->buffer);
+    Py_DECREF(received);
+    return result;
+}
+
+/* Input was lost: have the connection end, rather than go on with a hole. Keeps the exception. */
+static void
+tear(const State *state, const Receiver *receiver)
+{
+    PyObject *type, *value, *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    if (set(state, &receiver->connection, TORN, Py_True) < 0
+        || set(state, &receiver->connection, HUNGRY, Py_False) < 0)
+        PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+}
+
+/* With the reader role, and all attributes at hand. Returns as take_message(). */
+static int
+receive_message(State *state, Receiver *receiver)
+{
+    int found = find_input(state, receiver);
+
+    if (found == 1)
+        found = PyBytes_CheckExact(receiver->buffer) ? take_message(state, receiver) : 0;
+    if (found == 1 ? note_rest(state, receiver) < 0 : keep_input(state, receiver) < 0) {
+        tear(state, receiver);
+        return -1;
+    }
+    if (found == 1
+        && (add_to(state, &receiver->connection, WHOLE_MESSAGES, 1) < 0
+            || set(state, &receiver->connection, IS_SIMPLE, Py_True) < 0
+            || (receiver->is_new && count_input(state, receiver) < 0)))
+        return -1;
+    return found;
+}
+
+/* Whether recv() may go the shortest way; -1 with an exception. */
+static int
+is_simple(State *state, const Owner *connection)
+{
+    int simple = attribute_is(state, connection, IS_SIMPLE, Py_True);
+    PyObject *closing, *given_back;
+    Owner owner;
+
+    if (simple != 1)
+        return simple;
+    simple = attribute_is(state, connection, STREAMING, Py_False);
+    if (simple != 1)
+        return simple;
+    given_back = get(state, connection, GIVEN_BACK);
+    if (given_back == NULL)
+        return -1;
+    simple = PyObject_Not(given_back);
+    Py_DECREF(given_back);
+    if (simple != 1)
+        return simple;
+    closing = get(state, connection, CLOSING);
+    if (closing == NULL)
+        return -1;
+    owner = look_at(state, closing);
+    simple = attribute_is(state, &owner, OVER, Py_False);
+    Py_DECREF(closing);
+    return simple;
+}
+
+/* With the reader role. Returns as take_message(). */
+static int
+receive_alone(State *state, Receiver *receiver)
+{
+    int found = is_simple(state, &receiver->connection);
+    PyObject *inbound, *decoder;
+
+    if (found != 1)
+        return found;
+    if (set(state, &receiver->connection, IS_SIMPLE, Py_False) < 0) /* until all has gone well */
+        return -1;
+    inbound = get(state, &receiver->connection, INBOUND);
+    if (inbound == NULL)
+        return -1;
+    receiver->inbound = look_at(state, inbound);
+    decoder = get(state, &receiver->inbound, DECODER);
+    found = -1;
+    if (decoder != NULL) {
+        receiver->decoder = look_at(state, decoder);
+        found = receive_message(state, receiver);
+        Py_DECREF(decoder);
+    }
+    Py_DECREF(inbound);
+    Py_CLEAR(receiver->buffer);
+    return found;
+}
+
+PyDoc_STRVAR(receive_whole_doc,
+"receive_whole(connection, whole, decode, read_size, /)\n--\n\n"
+"Receive a message by the shortest way; see syncws/speedups.py.");
+
+static PyObject *
+receive_whole(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    State *state = PyModule_GetState(module);
+    Receiver receiver = {.decode = -1};
+    PyObject *lock;
+    int found;
+
+    if (!check_count("receive_whole", count, 4))
+        return NULL;
+    if (!PyList_CheckExact(args[1]) || PyList_GET_SIZE(args[1]) != 2) {
+        PyErr_SetString(PyExc_TypeError, "the box must be a list of two");
+        return NULL;
+    }
+    if (args[2] != Py_None && (receiver.decode = PyObject_IsTrue(args[2])) < 0)
+        return NULL;
+    receiver.read_size = PyNumber_AsSsize_t(args[3], NULL);
+    if (receiver.read_size == -1 && PyErr_Occurred())
+        return NULL;
+    receiver.box = args[1];
+    receiver.connection = look_at(state, args[0]);
+    lock = get(state, &receiver.connection, READER);
+    if (lock == NULL)
+        return NULL;
+    found = acquire(state, lock);
+    if (found == 1) {
+        found = receive_alone(state, &receiver);
+        if (release(state, lock) < 0)
+            found = -1;
+    }
+    Py_DECREF(lock);
+    return found < 0 ? NULL : PyBool_FromLong(found);
 }
 
 /*
@@ -647,8 +1177,6 @@ typedef struct {
 /* Room made for what was only announced: that costs the peer nothing. More follows what came. */
 #define MAX_AHEAD ((Py_ssize_t)1 << 20)
 
-#define NOT_ASCII UINT64_C(0x8080808080808080)
-
 #ifndef Py_BEGIN_CRITICAL_SECTION /* before Python 3.13 the GIL does it */
 #define Py_BEGIN_CRITICAL_SECTION(op) {
 #define Py_END_CRITICAL_SECTION() }
@@ -662,24 +1190,7 @@ bytes_of(PyObject *buffer)
     return (unsigned char *)PyBytes_AS_STRING(buffer);
 }
 
-/* Tell whether all bytes are ASCII. */
-static int
-is_ascii(const unsigned char *data, size_t size)
-{
-    uint64_t word, seen = 0;
-    unsigned char rest = 0;
-    size_t i = 0;
-
-    for (; size - i >= sizeof(word); i += sizeof(word)) {
-        memcpy(&word, data + i, sizeof(word));
-        seen |= word;
-    }
-    for (; i < size; i++)
-        rest |= data[i];
-    return !(seen & NOT_ASCII) && !(rest & 0x80);
-}
-
-/* The same, and copy them. */
+/* Copy bytes, and tell whether all are ASCII. */
 static int
 copy_ascii(unsigned char *out, const unsigned char *in, size_t size)
 {
@@ -954,8 +1465,12 @@ free_module(void *module)
     State *state = PyModule_GetState((PyObject *)module);
     int i;
 
-    for (i = 0; state != NULL && i < NAME_COUNT; i++)
+    if (state == NULL)
+        return;
+    for (i = 0; i < NAME_COUNT; i++)
         Py_XDECREF(state->names[i]);
+    for (i = 0; i < state->class_count; i++)
+        Py_DECREF(state->classes[i]);
 }
 
 static PyMethodDef methods[] = {
@@ -963,8 +1478,10 @@ static PyMethodDef methods[] = {
     {"whole_frame", (PyCFunction)(void (*)(void))whole_frame, METH_FASTCALL, whole_frame_doc},
     {"append_result", (PyCFunction)(void (*)(void))append_result, METH_FASTCALL,
      append_result_doc},
+    {"know_slots", (PyCFunction)(void (*)(void))know_slots, METH_FASTCALL, know_slots_doc},
     {"message_block", (PyCFunction)(void (*)(void))message_block, METH_FASTCALL,
      message_block_doc},
+    {"receive_whole", (PyCFunction)(void (*)(void))receive_whole, METH_FASTCALL, receive_whole_doc},
     {"try_send", (PyCFunction)(void (*)(void))try_send, METH_FASTCALL, try_send_doc},
     {"whole_message", (PyCFunction)(void (*)(void))whole_message, METH_FASTCALL,
      whole_message_doc},

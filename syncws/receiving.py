@@ -21,22 +21,22 @@ from .exceptions import (
     ConnectionClosedOK,
     PolicyViolation,
 )
-from .frames import FIN, MAX_HEADER
+from .frames import FIN, MAX_HEADER, FrameDecoder
 from .locks import Hold
 from .messages import Message
 from .opcodes import Close, CloseCode, Opcode
 from .options import Options
-from .protocol import NO_INPUT, UNFINISHED, Control, PeerError, explain_failure
-from .queues import Inbox, OutFrame
+from .protocol import NO_INPUT, UNFINISHED, Closing, Control, Inbound, PeerError, explain_failure
+from .queues import Inbox, Outbox, OutFrame
 from .rates import Meter
 from .sending import BREATH, Data, LoggerLike, Sending, without_traceback
-from .speedups import append_result, whole_message
+from .speedups import append_result, know_slots, receive_whole, whole_message
 from .transport import SLICE, Transport
 
 __all__ = ["Receiving"]
 
-# What whole_message() returns.
-Whole = tuple[bytes, Optional[str], int]
+# What receive_whole() fills: the message as recv() returns it, if there is one; whether it is text.
+Whole = list[Any]
 
 # Input thrown away after the closing handshake, until the peer stops sending (RFC 6455 §7.1.1).
 DRAIN_LIMIT = 64 * 1024 * 1024  # bytes
@@ -128,7 +128,7 @@ class Receiving(Sending):
         self._streaming = False
         # Written under the role, read by the service thread.
         self._takes = 0
-        self._received_messages = 0  # but those of _receive_whole()
+        self._received_messages = 0  # but those of receive_whole()
         self._whole_messages = 0
         self._received_bytes = 0
         # Guarded by _outbound_lock.
@@ -169,32 +169,31 @@ class Receiving(Sending):
             TimeoutError: no message came in time.
             ConcurrencyError: a ``recv_streaming()`` has not been consumed to its end.
         """
-        box: list[Message] = []
-        whole: list[Whole] = []
+        whole: Whole = [None, False]
         try:
-            if timeout is None:
-                with self._reader:
-                    if self._is_simple and not (
-                        self._given_back or self._closing.over or self._streaming
-                    ):
-                        self._receive_whole(whole)
-            if whole:
-                data, string, _ = whole[0]
-                text = string is not None
-            else:
-                self._receive_any(timeout, box)
-                return _data_of(box[0], decode)
-            if text if decode is None else decode:
-                return data.decode() if string is None else string
-            return data
+            # The last step is the return: an exception before it gives the message back.
+            if (
+                timeout is None
+                and self._is_simple
+                and receive_whole(self, whole, decode, READ_SIZE)
+            ):
+                return whole[0]  # type: ignore[no-any-return]  # a list that C fills
+        except BaseException:
+            if whole[0] is not None:
+                data = whole[0] if isinstance(whole[0], bytes) else whole[0].encode()
+                self._given_back.append(Message(whole[1], data))
+            raise
+        return self._receive_one(timeout, decode)
+
+    def _receive_one(self, timeout: Optional[float], decode: Optional[bool]) -> Data:
+        box: list[Message] = []
+        try:
+            self._receive_any(timeout, box)
+            return _data_of(box[0], decode)
         except UnicodeDecodeError as exc:
             raise self._refuse_text(exc) from exc
         except BaseException:
-            # The last step is the return: an exception before it gives the message back.
-            if whole:
-                box.append(Message(whole[0][1] is not None, whole[0][0]))
-            if box:
-                self._given_back.append(box[0])
+            self._given_back.extend(box)
             raise
 
     def recv_many(
@@ -283,7 +282,7 @@ class Receiving(Sending):
 
     def _take_whole(self, box: list[Message], count: int, room: int) -> int:
         """
-        Decode messages by the shortest way, as ``_receive_whole()``; returns their size.
+        Decode messages by the shortest way, as ``receive_whole()``; returns their size.
 
         Reader role.
         """
@@ -434,7 +433,7 @@ class Receiving(Sending):
     # Reading and decoding, under the reader role
 
     def _seems_simple(self) -> bool:
-        """Tell whether ``_receive_whole()`` is worth a try. Reader role."""
+        """Tell whether ``receive_whole()`` is worth a try. Reader role."""
         return (
             self._transport.direct
             and self._inbound.is_simple
@@ -445,47 +444,48 @@ class Receiving(Sending):
             and not self._received
         )
 
-    def _receive_whole(self, box: list[Whole]) -> None:
-        """
-        Receive a message by the shortest way, as most of them are: whole, in a single frame,
-        while nothing else is going on. Reader role.
+    def _receive_whole(self, whole: Whole, decode: Optional[bool], read_size: int) -> bool:
+        """``receive_whole()`` of syncws/speedups.py without the C module."""
+        with self._reader:
+            if self._is_simple and not (self._given_back or self._closing.over or self._streaming):
+                self._take_first(whole, decode, read_size)
+        return whole[0] is not None
 
-        In all other cases nothing is put into ``box``, and ``_receive()`` goes on from there.
-        """
+    def _take_first(self, whole: Whole, decode: Optional[bool], read_size: int) -> None:
+        """The same, under the reader role."""
         self._is_simple = False  # until all has gone well
-        inbound, received = self._inbound, self._received
+        inbound, received, hungry = self._inbound, self._received, self._hungry
         decoder = inbound.decoder
-        if self._hungry:
+        if hungry:
             try:
-                if self._read_size > READ_SIZE:
+                if self._read_size > read_size:
                     self._wait_for_much()
                 append_result(received, self._transport.recv, self._read_size)
             except OSError as exc:
                 self._eof(exc)
                 return
-            buffer = received[0]
-            pos = 0
+            buffer, pos = received[0], 0
         else:
-            buffer = decoder.buffer
-            pos = decoder.pos
+            buffer, pos = decoder.buffer, decoder.pos
         message = whole_message(buffer, pos, decoder.masked, inbound.whole_limit)
-        if message is None:
+        if message is None or (decode and message[1] is None):
             return
+        data, string, pos = message
+        text = string is not None
         self._torn = True
-        hungry, self._hungry = self._hungry, False  # else nobody would see that it is torn
-        box.append(message)
+        self._hungry = False  # else nobody would see that it is torn
+        whole[:] = (string if text and (decode is None or decode) else data, text)
         size = len(buffer)
-        if received:
+        if hungry:
             received.clear()
             self._received_bytes += size
-            if size >= self._read_size or self._read_size > READ_SIZE:
+            if size >= self._read_size or self._read_size > read_size:
                 self._adapt(size)
-        if message[2] < size:
+        if pos < size:
             decoder.buffer = buffer
-            decoder.pos = message[2]
+            decoder.pos = pos
         else:
-            if not hungry:
-                decoder.release()
+            decoder.release()
             self._hungry = True
         self._whole_messages += 1
         self._is_simple = True
@@ -494,6 +494,7 @@ class Receiving(Sending):
     def _read(self, deadline: Optional[Deadline]) -> None:
         """Wait for input and feed it to the decoder. Reader role."""
         transport = self._transport
+        self._is_simple = False  # as long as something may be left in _received
         try:
             if not self._received:
                 if deadline is None:
@@ -511,6 +512,7 @@ class Receiving(Sending):
 
     def _read_now(self) -> bool:
         """Feed what has arrived to the decoder; false if nothing has. Reader role."""
+        self._is_simple = False
         try:
             if not self._received and not self._transport.read_nowait(
                 self._received, self._read_size
@@ -826,3 +828,6 @@ def _deadline_at(moment: Optional[float]) -> Deadline:
     deadline = Deadline(None)
     deadline.at = moment
     return deadline
+
+
+know_slots(Receiving, Outbox, Transport, Closing, Inbound, FrameDecoder)

@@ -16,13 +16,17 @@ __all__ = [
     "PythonCollector",
     "append_result",
     "apply_mask",
+    "know_slots",
     "message_block",
     "python_append_result",
     "python_apply_mask",
+    "python_know_slots",
     "python_message_block",
+    "python_receive_whole",
     "python_try_send",
     "python_whole_frame",
     "python_whole_message",
+    "receive_whole",
     "try_send",
     "whole_frame",
     "whole_message",
@@ -173,6 +177,41 @@ def python_try_send(connection: Any, block: bytes) -> Any:
     return False
 
 
+def python_receive_whole(
+    connection: Any, whole: list[Any], decode: Optional[bool], read_size: int
+) -> bool:
+    """
+    Receive a message by the shortest way, as most of them are: whole, in a single frame, while
+    nothing else is going on. Waits for input if there is none.
+
+    Returns:
+        Whether there was such a message. In all other cases nothing is lost, and ``recv()`` goes
+        on from there.
+
+    Args:
+        connection: open or not.
+        whole: list of two, which gets the message as ``recv()`` returns it, and whether
+            it is text.
+        decode: as for ``recv()``.
+        read_size: of reads that are not large, in bytes.
+    """
+    return connection._receive_whole(whole, decode, read_size)  # type: ignore[no-any-return]  # Any
+
+
+def python_know_slots(connection: type, *others: type) -> None:
+    """
+    Find out where in its objects the slots of a class are (``__slots__``).
+
+    The C module then need not look up their names, which took half of its time. Of other classes
+    attributes are looked up. Without the C module there is nothing to find out.
+
+    Args:
+        connection: class of connections; also holds for those derived from it, so these
+            can't put something else in place of a slot.
+        others: classes, without those derived from them.
+    """
+
+
 # Same promises, in C or in Python; those of apply_mask() are in masking.py, of Collector in
 # collector.py.
 apply_mask: Callable[[Union[bytes, bytearray, memoryview], bytes], bytes] = python_apply_mask
@@ -182,8 +221,10 @@ whole_frame: Callable[[bytes, int, int, bytes], Optional[tuple[int, bytes, int]]
 whole_message: Callable[[bytes, int, int, int], Optional[tuple[bytes, Optional[str], int]]] = (
     python_whole_message
 )
+know_slots: Callable[..., None] = python_know_slots
 message_block: Callable[[Any, Optional[bool], int], Optional[bytes]] = python_message_block
 append_result: Callable[..., None] = python_append_result
+receive_whole: Callable[[Any, list[Any], Optional[bool], int], bool] = python_receive_whole
 try_send: Callable[[Any, bytes], Any] = python_try_send
 Collector: type[PythonCollector] = PythonCollector
 SPEEDUPS = False
@@ -194,7 +235,9 @@ if not os.environ.get("SYNCWS_PURE_PYTHON"):
             Collector,
             append_result,
             apply_mask,
+            know_slots,
             message_block,
+            receive_whole,
             try_send,
             whole_frame,
             whole_message,

@@ -22,8 +22,10 @@ from peers import (
     frame,
 )
 
+import syncws.receiving
 from syncws import ConnectionClosedError, ConnectionClosedOK, RateLimit, broadcast
 from syncws.receiving import Receiving
+from syncws.speedups import python_receive_whole
 
 CLOSE = 0x8
 
@@ -160,15 +162,18 @@ def test_messages_before_one_that_is_no_text_are_returned(plain):
         assert connection.recv_many() == ["last"]
 
 
-@pytest.mark.parametrize("calls", range(1, 9))
-def test_interrupted_message_is_neither_lost_nor_repeated_while_the_connection_lives(plain, calls):
-    """Whichever call within the short way is interrupted, as by Ctrl-C."""
+@pytest.mark.parametrize("line", range(1, 34))
+def test_interrupted_message_is_neither_lost_nor_repeated_while_the_connection_lives(
+    plain, line, monkeypatch
+):
+    """Whichever line of the short way is interrupted, as by Ctrl-C."""
+    monkeypatch.setattr(syncws.receiving, "receive_whole", python_receive_whole)
     with bare_client(plain, compression=None) as (wire, connection):
         for text in (b"first", b"second"):
             receiving = Task(connection.recv)
             wire.send(TEXT, text)
             receiving.result()
-        interrupt = Interrupt(Receiving._receive_whole.__code__, calls)
+        interrupt = Interrupt(Receiving._take_first.__code__, line)
         send_together(wire, (TEXT, b"A"), (TEXT, b"B"), (TEXT, b"C"))
         received = []
         with contextlib.suppress(ConnectionClosedError):
@@ -183,12 +188,29 @@ def test_interrupted_message_is_neither_lost_nor_repeated_while_the_connection_l
         wire.sock.close()
 
 
+@pytest.mark.parametrize("line", range(1, 4))
+def test_what_was_read_before_an_interrupt_comes_first(plain, line):
+    with bare_client(plain, compression=None) as (wire, connection):
+        for text in (b"first", b"second"):  # from here on recv() goes the short way
+            receiving = Task(connection.recv)
+            wire.send(TEXT, text)
+            receiving.result()
+        wire.send(TEXT, b"A")
+        with pytest.raises(KeyboardInterrupt):
+            with Interrupt(Receiving._feed.__code__, line):
+                connection.recv(PATIENCE)
+        receiving = Task(connection.recv)
+        assert receiving.result() == "A"
+        wire.send(TEXT, b"B")
+        assert connection.recv() == "B"
+
+
 class Interrupt:
     """Raises KeyboardInterrupt as a function is about to make its n-th line, in this thread."""
 
     def __init__(self, code, lines):
         self._code = code
-        self._lines = 3 * lines
+        self._lines = lines
 
     def __enter__(self):
         self._previous = sys.gettrace()

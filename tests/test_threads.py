@@ -21,10 +21,10 @@ from syncws.receiving import Receiving
 from syncws.speedups import python_append_result
 
 TRANSPORT = syncws.transport.__file__
-# What calls the socket without the transport in between.
+# What calls the socket without the transport in between, in Python.
 SHORT_WAYS = {
     function.__code__
-    for function in (Receiving._receive_whole, Outbox.send_block, python_append_result)
+    for function in (Receiving._take_first, Outbox.send_block, python_append_result)
 }
 PACKAGE = TRANSPORT[: -len("transport.py")]
 
@@ -144,6 +144,13 @@ class Interrupt(BaseException):
     """What the signal handler raises, as that of Ctrl-C raises KeyboardInterrupt."""
 
 
+def is_short_way(frame):
+    """Whether the socket is called, without the transport in between."""
+    if frame.f_code is Receiving.recv.__code__:
+        return frame.f_locals["self"]._reader.locked()  # taken by the C module
+    return frame.f_code in SHORT_WAYS
+
+
 class Alarm:
     """Calls functions, and raises ``Interrupt`` within the code of the package that they run."""
 
@@ -185,9 +192,8 @@ class Alarm:
             seconds = 0.001
 
     def on_signal(self, signum, frame):
-        code = frame.f_code
-        in_short_way = self._where is TRANSPORT and code in SHORT_WAYS
-        if self._armed and (in_short_way or code.co_filename.startswith(self._where)):
+        short = self._where is TRANSPORT and is_short_way(frame)
+        if self._armed and (short or frame.f_code.co_filename.startswith(self._where)):
             self._armed = False
             raise Interrupt
 
