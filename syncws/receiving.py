@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Literal, Optional, overload
+from typing import Any, Literal, Optional, Union, overload
 
 from .deadline import Deadline
 from .exceptions import (
@@ -37,6 +37,8 @@ __all__ = ["Receiving"]
 
 # What receive_whole() fills: the message as recv() returns it, if there is one; whether it is text.
 Whole = list[Any]
+# What recv_many() takes: it makes no object of what whole_message() returns.
+Taken = Union[Message, tuple[bytes, Optional[str], int]]
 
 # Input thrown away after the closing handshake, until the peer stops sending (RFC 6455 §7.1.1).
 DRAIN_LIMIT = 64 * 1024 * 1024  # bytes
@@ -223,26 +225,30 @@ class Receiving(Sending):
         """
         if limit is not None and limit < 1:
             raise ValueError("limit must be at least 1")
-        box: list[Message] = []
+        box: list[Taken] = []
         received: list[Data] = []
         try:
             self._receive_any(timeout, box, limit)
-            for message in box:
-                received.append(_data_of(message, decode))
+            for taken in box:
+                if decode is None and type(taken) is tuple:
+                    data, string, _ = taken
+                    received.append(data if string is None else string)
+                else:
+                    received.append(_data_of(_message_of(taken), decode))
             return received
         except UnicodeDecodeError as exc:
             # The messages before it are good; the next call starts with it.
             first = 0 if received else 1
-            self._given_back[0:0] = box[len(received) + first :]
+            self._given_back[0:0] = map(_message_of, box[len(received) + first :])
             if received:
                 return received
             raise self._refuse_text(exc) from exc
         except BaseException:
-            self._given_back.extend(box)
+            self._given_back.extend(map(_message_of, box))
             raise
 
     def _receive_any(
-        self, timeout: Optional[float], box: list[Message], limit: Optional[int] = 1
+        self, timeout: Optional[float], box: list[Any], limit: Optional[int] = 1
     ) -> None:
         """Receive messages into ``box``, where no exception can lose them."""
         try:
@@ -258,7 +264,7 @@ class Receiving(Sending):
             if self._closing.gone:
                 self._release()
 
-    def _receive_ready(self, box: list[Message], limit: Optional[int]) -> None:
+    def _receive_ready(self, box: list[Any], limit: Optional[int]) -> None:
         """Put further messages into ``box`` that are there already. Reader role."""
         count = sys.maxsize if limit is None else limit
         most = self.options.max_queue_bytes
@@ -280,7 +286,7 @@ class Receiving(Sending):
                 return
             room -= sum(message.size for message in box[size:])
 
-    def _take_whole(self, box: list[Message], count: int, room: int) -> int:
+    def _take_whole(self, box: list[Any], count: int, room: int) -> int:
         """
         Decode messages by the shortest way, as ``receive_whole()``; returns their size.
 
@@ -296,9 +302,9 @@ class Receiving(Sending):
             whole = whole_message(buffer, pos, masked, limit)
             if whole is None:
                 break
-            data, string, pos = whole
-            box.append(Message(string is not None, data, string))
-            size += len(data)
+            box.append(whole)
+            pos = whole[2]
+            size += len(whole[0])
         else:
             self._is_simple = True
         self._whole_messages += len(box) - before
@@ -358,7 +364,7 @@ class Receiving(Sending):
             if self.is_gone:
                 self._release()
 
-    def _receive_within(self, timeout: float, box: list[Message], limit: Optional[int] = 1) -> None:
+    def _receive_within(self, timeout: float, box: list[Any], limit: Optional[int] = 1) -> None:
         """Receive a message into ``box``, where no exception can lose it."""
         deadline = Deadline(max(0.0, timeout))
         hold = Hold(self._reader)
@@ -813,6 +819,13 @@ class Receiving(Sending):
 
 class _OutOfTime(Exception):
     """A deadline expired while waiting for input."""
+
+
+def _message_of(taken: Taken) -> Message:
+    """What is kept for later."""
+    if isinstance(taken, Message):
+        return taken
+    return Message(taken[1] is not None, taken[0], taken[1])
 
 
 def _data_of(message: Message, decode: Optional[bool]) -> Data:

@@ -162,6 +162,32 @@ def test_messages_before_one_that_is_no_text_are_returned(plain):
         assert connection.recv_many() == ["last"]
 
 
+def test_messages_that_came_with_one_that_is_no_text_are_kept(plain):
+    with bare_client(plain, compression=None) as (wire, connection):
+        receiving = Task(connection.recv_many, decode=True)
+        send_together(wire, (TEXT, b"a"), (BINARY, b"b"), (BINARY, b"\xff"), (TEXT, b"\xc3\xbc"))
+        assert receiving.result() == ["a", "b"]
+        failing = Task(connection.recv_many, decode=True)
+        assert wire.receive()[0] == FIN | CLOSE
+        wire.end()
+        assert isinstance(failing.error(), ConnectionClosedError)
+        assert connection.recv_many() == ["\u00fc"]
+
+
+@pytest.mark.parametrize("line", range(1, 16))
+def test_interrupted_messages_are_kept(plain, line):
+    """Whichever line of recv_many() is interrupted, as by Ctrl-C."""
+    with bare_client(plain, compression=None) as (wire, connection):
+        expected = ["a", b"b", "\u00fc"]
+        send_together(wire, (TEXT, b"a"), (BINARY, b"b"), (TEXT, b"\xc3\xbc"))
+        received = []
+        with Interrupt(Receiving.recv_many.__code__, line):
+            while len(received) < 3:
+                with contextlib.suppress(KeyboardInterrupt):
+                    received += connection.recv_many()
+        assert received == expected
+
+
 @pytest.mark.parametrize("line", range(1, 34))
 def test_interrupted_message_is_neither_lost_nor_repeated_while_the_connection_lives(
     plain, line, monkeypatch
