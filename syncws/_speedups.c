@@ -1014,21 +1014,27 @@ count_input(const State *state, const Receiver *receiver)
     return adapted == NULL ? -1 : 0;
 }
 
-/* Keep what was read, but not decoded. Returns -1 with an exception, else 0. */
+/* Keep what was read, but not decoded, and an exception. Returns -1 with another one, else 0. */
 static int
 keep_input(const State *state, const Receiver *receiver)
 {
-    PyObject *received;
+    PyObject *type, *value, *traceback, *received;
     int result;
 
     if (!receiver->is_new)
         return 0;
+    PyErr_Fetch(&type, &value, &traceback);
     received = get(state, &receiver->connection, RECEIVED);
-    if (received == NULL)
-        return -1;
-    result = PyList_Append(received, receiver->buffer);
-    Py_DECREF(received);
-    return result;
+    result = received == NULL ? -1 : PyList_Append(received, receiver->buffer);
+    Py_XDECREF(received);
+    if (result == 0) {
+        PyErr_Restore(type, value, traceback);
+        return 0;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return -1;
 }
 
 /* Input was lost: have the connection end, rather than go on with a hole. Keeps the exception. */
