@@ -153,5 +153,6 @@ def load_contexts(certificate, authority):
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     contexts = load_contexts(**json.loads(sys.argv[1]))
+    make_message("", 0, 1, False)  # loads what seeding takes: see PRELOADED
     job = wait_for_job()
     PROGRAMS[job["program"]](job, contexts)
